@@ -1,0 +1,275 @@
+"""One player's updates: accumulate → unscale → guard → clip → step → schedule → zero.
+
+The words of this file: a *micro-batch* is what the loader yields; a player's *window* is the micro-batches
+whose gradients make one *update*. A window closes after K micro-batches or at the epoch's last one.
+"""
+
+import copy
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.amp import GradScaler
+from torch.nn import Parameter
+from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
+from torch.optim import Optimizer
+
+log = logging.getLogger(__name__)
+
+
+class NonFiniteError(RuntimeError):
+    """Too many updates in a row were skipped because a loss or a gradient was NaN or infinite."""
+
+
+@dataclass(frozen=True)
+class Updates:
+    """How one player's gradients become updates.
+
+    Args:
+        accumulate: K, the micro-batches whose mean gradient makes one update. A number, or a schedule
+            ``{epoch: K}`` (epochs from 0; K is 1 until the first epoch named), as in Lightning's
+            ``GradientAccumulationScheduler``.
+        clip_norm: scale the gradient down to at most this Euclidean norm; ``None`` leaves it alone.
+        clip_value: clamp every element of the gradient to ±this, before ``clip_norm``; ``None`` leaves it alone.
+        max_nonfinite: stop training after this many updates in a row were skipped because of a NaN or infinity.
+            The default exceeds the 16 halvings by which fp16's first loss scale, 2**16, can fall to 1.
+
+    Raises:
+        ValueError: naming every argument that is out of range.
+    """
+
+    accumulate: int | dict[int, int] = 1
+    clip_norm: float | None = None
+    clip_value: float | None = None
+    max_nonfinite: int = 20
+
+    def __post_init__(self) -> None:
+        schedule = self.accumulate if isinstance(self.accumulate, Mapping) else {0: self.accumulate}
+        wrong = []
+        if not all(_is_count(epoch, 0) and _is_count(k, 1) for epoch, k in schedule.items()):
+            wrong.append(
+                f"accumulate must be a whole number ≥ 1, or {{epoch ≥ 0: number ≥ 1}}; got {self.accumulate!r}"
+            )
+        for name in ("clip_norm", "clip_value"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                wrong.append(f"{name} must be positive, or null for no clipping; got {value!r}")
+        if not _is_count(self.max_nonfinite, 1):
+            wrong.append(f"max_nonfinite must be a whole number ≥ 1; got {self.max_nonfinite!r}")
+        if wrong:
+            raise ValueError("Updates: " + "; ".join(wrong))
+        if isinstance(self.accumulate, Mapping):  # a copy: what the caller does to theirs is no concern of ours
+            object.__setattr__(self, "accumulate", dict(self.accumulate))
+
+    def accumulate_at(self, epoch: int) -> int:
+        """Return K, the micro-batches of a full window, in ``epoch`` (from 0)."""
+        if isinstance(self.accumulate, int):
+            return self.accumulate
+        begun = [start for start in self.accumulate if start <= epoch]
+        return self.accumulate[max(begun)] if begun else 1
+
+
+class Player:
+    """One optimizer of a GAN: its open window, its counters, and what it last reported.
+
+    Attributes:
+        steps: updates made.
+        micro_batches: micro-batches seen.
+        nonfinite: updates skipped because a loss or gradient was NaN or infinite.
+        position: micro-batches in the open window; 0 when none is open.
+        report: of the last closed window, ready to log: its mean loss terms, ``lr``, ``gradient_norm`` (before
+            clipping), ``clipped`` (the share of updates that clipping changed since last logged), the counters.
+    """
+
+    def __init__(self, name: str, settings: Updates | None = None) -> None:
+        self.name = name
+        self.settings = settings or Updates()
+        self.optimizer: Optimizer | None = None
+        self.scaler: GradScaler | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all counts and any open window."""
+        self.steps = self.micro_batches = self.nonfinite = self.position = 0
+        self._nonfinite_in_a_row = self._updates_since_log = 0
+        self._clipped_updates: Tensor | int = 0
+        self._epoch, self._size = 0, 1
+        self._sums: dict[str, Tensor] = {}
+        self.report: dict[str, Tensor | float] = {}
+
+    def bind(self, optimizer: Optimizer, scaler: GradScaler | None) -> None:
+        """Take charge of ``optimizer``, with a loss scaler of its own where training is in fp16.
+
+        A scaler a player: an overflow of one never touches the other's scale, and a scale changes only where
+        its own player's window closes.
+        """
+        self.optimizer = optimizer
+        self.scaler = copy.deepcopy(scaler)
+
+    @property
+    def parameters(self) -> list[Parameter]:
+        """The parameters this player's optimizer updates."""
+        assert self.optimizer is not None
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def open(self, epoch: int) -> None:
+        """Begin a micro-batch of ``epoch``, opening a window where none is open."""
+        if self.position and epoch != self._epoch:  # an epoch that was cut short must not leak into the next
+            log.warning("%s: dropped %d micro-batches of an epoch cut short", self.name, self.position)
+            self._close()
+        if not self.position:
+            self._epoch, self._size = epoch, self.settings.accumulate_at(epoch)
+
+    def closes(self, last_of_epoch: bool) -> bool:
+        """Whether the micro-batch at hand closes the window."""
+        return last_of_epoch or self.position + 1 >= self._size
+
+    def accumulate(self, terms: Mapping[str, Tensor], backward: Callable[[Tensor], None]) -> None:
+        """Add one micro-batch: its loss terms to the window's sums, its gradient (by ``backward``) to ``.grad``."""
+        loss = terms["loss"]
+        # A loss that is not finite must stop the update even where its gradient happens to be finite. As a
+        # gradient of NaN it needs no host synchronization, and DDP's all-reduce tells every rank.
+        finite = torch.where(torch.isfinite(loss.detach()), 1.0, torch.nan)
+        backward(loss / self._size * finite)
+        for name, value in terms.items():
+            value = value.detach()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
+        self.position += 1
+        self.micro_batches += 1
+
+    def update(self, step: Callable[[], Any]) -> bool:
+        """Close the window: unscale, guard, clip, and let ``step`` move the weights. Return whether it did.
+
+        Raises:
+            NonFiniteError: after ``max_nonfinite`` skipped updates in a row.
+        """
+        assert self.optimizer is not None
+        lr = float(self.optimizer.param_groups[0]["lr"])
+        with_grad = [p for p in self.parameters if p.grad is not None]
+        grads = [p.grad for p in with_grad if p.grad is not None]
+        if self.scaler and grads:
+            self.scaler.unscale_(self.optimizer)
+        if self.position < self._size and grads:  # a short last window is a mean over what it has, too
+            torch._foreach_mul_(grads, self._size / self.position)
+        norm = get_total_norm(grads)
+        finite = bool(torch.isfinite(norm))
+        if finite:
+            self._clip(with_grad, grads, norm)
+            step()
+            self.steps += 1
+            self._nonfinite_in_a_row = 0
+        if self.scaler and grads:
+            self.scaler.update()
+        self.report = {name: total / self.position for name, total in self._sums.items()}
+        self.report |= {"lr": lr, "gradient_norm": norm, "updates": self.steps, "nonfinite": self.nonfinite}
+        if self._updates_since_log:
+            self.report["clipped"] = self._clipped_updates / self._updates_since_log
+        if self.scaler:
+            self.report["loss_scale"] = self.scaler.get_scale()
+        self._close()
+        if not finite:
+            self._skip()
+        return finite
+
+    def metrics(self) -> dict[str, Tensor | float]:
+        """Return the report under names that carry the player's: ``generator/loss``, …"""
+        return {f"{self.name}/{key}": value for key, value in self.report.items()}
+
+    def logged(self) -> None:
+        """Begin a new interval of the clipped share, its last value being logged."""
+        self._clipped_updates = self._updates_since_log = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that resuming inside an open window needs, gradients included; safe for ``weights_only`` loading."""
+        return {
+            **{key: getattr(self, key) for key in _STATE},
+            "grads": [p.grad for p in self.parameters] if self.position else [],
+            "scaler": self.scaler.state_dict() if self.scaler else None,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where ``state_dict`` was taken; :meth:`bind` comes first."""
+        for key in _STATE:
+            setattr(self, key, copy.copy(state[key]))
+        parameters = self.parameters
+        device = parameters[0].device
+        self._sums = {name: total.to(device) for name, total in self._sums.items()}
+        for parameter, grad in zip(parameters, state["grads"] or [None] * len(parameters), strict=True):
+            parameter.grad = None if grad is None else grad.to(parameter.device, copy=True)
+        if self.scaler and state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+
+    def _clip(self, parameters: list[Parameter], grads: list[Tensor], norm: Tensor) -> None:
+        by_norm, by_value = self.settings.clip_norm, self.settings.clip_value
+        if by_norm is None and by_value is None:
+            return
+        clipped = torch.zeros((), dtype=torch.bool, device=norm.device)
+        if by_value is not None:
+            clipped = clipped | (get_total_norm(grads, float("inf")) > by_value)
+            clip_grad_value_(parameters, by_value)
+            norm = get_total_norm(grads)
+        if by_norm is not None:
+            clipped = clipped | (norm > by_norm)
+            clip_grads_with_norm_(parameters, by_norm, norm)
+        self._clipped_updates = self._clipped_updates + clipped.int()
+        self._updates_since_log += 1
+
+    def _skip(self) -> None:
+        self.nonfinite += 1
+        self._nonfinite_in_a_row += 1
+        self.report["nonfinite"] = self.nonfinite
+        terms = [name for name in self.report if name not in _OWN and not _isfinite(self.report[name])]
+        culprit = f"loss term {', '.join(map(repr, terms))}" if terms else "gradient"
+        log.warning("%s: skipped an update after step %d: non-finite %s", self.name, self.steps, culprit)
+        if self._nonfinite_in_a_row >= self.settings.max_nonfinite:
+            raise NonFiniteError(
+                f"{self.name}: {self._nonfinite_in_a_row} updates in a row had a non-finite {culprit}; "
+                f"the weights are still finite. Lower its learning rate, set clip_norm, or look at the data "
+                f"(max_nonfinite={self.settings.max_nonfinite} sets when to stop)."
+            )
+
+    def _close(self) -> None:
+        assert self.optimizer is not None
+        self.optimizer.zero_grad(set_to_none=True)
+        self._sums, self.position = {}, 0
+
+
+_STATE = (
+    "steps",
+    "micro_batches",
+    "nonfinite",
+    "position",
+    "report",
+    "_nonfinite_in_a_row",
+    "_clipped_updates",
+    "_updates_since_log",
+    "_epoch",
+    "_size",
+    "_sums",
+)
+_OWN = ("lr", "gradient_norm", "updates", "nonfinite", "clipped", "loss_scale")
+
+
+@contextmanager
+def frozen(parameters: list[Parameter]) -> Iterator[None]:
+    """Keep ``parameters`` out of the graphs built inside; none stays frozen, also after an exception."""
+    thawed = [p for p in parameters if p.requires_grad]
+    try:
+        for parameter in thawed:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in thawed:
+            parameter.requires_grad_(True)
+
+
+def _is_count(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _isfinite(value: Tensor | float) -> bool:
+    return bool(torch.isfinite(torch.as_tensor(value)).all())
