@@ -1,0 +1,130 @@
+import numpy as np
+import pytest
+import scipy.signal
+import torch
+
+from univnet.models import Discriminator, MultiPeriodDiscriminator, MultiResolutionSpectrogramDiscriminator
+
+RESOLUTIONS = ((64, 8, 40), (128, 15, 80))
+
+
+def small():
+    return Discriminator(
+        MultiResolutionSpectrogramDiscriminator(RESOLUTIONS, channels=4),
+        MultiPeriodDiscriminator(periods=(2, 3), channels=(4, 8)),
+    )
+
+
+def test_default_is_univnets():
+    discriminator = Discriminator()
+    scores = discriminator(torch.randn(2, 1, 2001))
+    assert list(scores) == ["mrd_1024", "mrd_2048", "mrd_512", "mpd_2", "mpd_3", "mpd_5", "mpd_7", "mpd_11"]
+    for n_fft, hop in ((1024, 120), (2048, 240), (512, 50)):  # frames are halved three times, bins are kept
+        frames = (2001 - hop) // hop + 1
+        assert scores[f"mrd_{n_fft}"].shape == (2, (n_fft // 2 + 1) * -(-frames // 8))
+    for period in (2, 3, 5, 7, 11):  # time is divided by 3 four times
+        assert scores[f"mpd_{period}"].shape == (2, period * -(-2001 // period // 81))
+    shapes = [conv.weight.shape for conv in discriminator.mrd.discriminators["mrd_512"].convs]
+    assert shapes == [(32, 1, 3, 9), *[(32, 32, 3, 9)] * 3, (32, 32, 3, 3)]
+    shapes = [conv.weight.shape for conv in discriminator.mpd.discriminators["mpd_2"].convs]
+    assert shapes == [(64, 1, 5, 1), (128, 64, 5, 1), (256, 128, 5, 1), (512, 256, 5, 1), (1024, 512, 5, 1)]
+
+
+@pytest.mark.parametrize("samples", [331, 400])
+def test_scores_have_names_and_the_batch(samples):
+    scores = small()(torch.randn(3, 1, samples))
+    assert list(scores) == ["mrd_64", "mrd_128", "mpd_2", "mpd_3"]
+    assert all(score.dim() == 2 and len(score) == 3 and score.isfinite().all() for score in scores.values())
+
+
+def test_examples_are_judged_apart():
+    discriminator, audio = small(), torch.randn(3, 1, 400)
+    together = discriminator(audio)
+    for name, alone in discriminator(audio[1:2]).items():
+        torch.testing.assert_close(together[name][1:2], alone, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("level", [0.0, 1e-25, 1e-3])
+def test_gradients_are_finite_at_and_near_silence(level):
+    audio = (level * torch.randn(2, 1, 400)).requires_grad_()
+    sum(score.sum() for score in small()(audio).values()).backward()
+    assert audio.grad.isfinite().all()
+
+
+def test_every_parameter_gets_a_gradient():
+    discriminator = small()
+    sum(score.square().sum() for score in discriminator(torch.randn(2, 1, 400)).values()).backward()
+    for name, parameter in discriminator.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.any(), name
+
+
+@pytest.mark.parametrize("resolution", [(64, 8, 40), (128, 15, 80), (64, 16, 64)])
+def test_spectrogram_equals_scipys(resolution):
+    n_fft, hop, length = resolution
+    audio = np.random.default_rng(0).standard_normal(500)
+    (sub,) = MultiResolutionSpectrogramDiscriminator([resolution]).discriminators.values()
+    ours = sub.spectrogram(torch.from_numpy(audio)[None, None])[0].numpy()
+    window = np.pad(np.ones(length), (n_fft - length) // 2)  # rectangular, in the middle of the FFT
+    padded = np.pad(audio, (n_fft - hop) // 2, mode="reflect")
+    frames = 1 + (len(padded) - n_fft) // hop
+    transform = scipy.signal.ShortTimeFFT(window, hop, fs=1)
+    # scipy's slices are centred on multiples of the hop; ours start there.
+    theirs = np.abs(transform.stft(padded, p0=0, p1=frames, k_offset=n_fft // 2))
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-10)
+
+
+def test_period_view_folds_time():
+    # With identity-like weights the view is visible: each column of the fold is one phase of the period.
+    (sub,) = MultiPeriodDiscriminator(
+        periods=(3,), channels=(1,), kernel_size=1, leaky_slope=0.0
+    ).discriminators.values()
+    seen = []
+    sub.convs[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    sub(torch.arange(8.0)[None, None])
+    assert seen[0][0, 0].tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 6]]  # reflected on the right
+
+
+def test_autocast_keeps_the_spectrogram_in_single_precision():
+    discriminator, audio = small(), torch.randn(2, 1, 400)
+    sub = discriminator.mrd.discriminators["mrd_64"]
+    expected = sub.spectrogram(audio)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(sub.spectrogram(audio), expected)
+        assert sub.spectrogram(audio.bfloat16()).dtype == torch.float32
+        scores = discriminator(audio)
+    assert all(score.dtype == torch.bfloat16 and score.isfinite().all() for score in scores.values())
+
+
+def test_parts_can_be_left_out():
+    audio = torch.randn(1, 1, 400)
+    no_mpd = Discriminator(MultiResolutionSpectrogramDiscriminator(RESOLUTIONS, 4), MultiPeriodDiscriminator(()))
+    assert list(no_mpd(audio)) == ["mrd_64", "mrd_128"]
+    no_mrd = Discriminator(MultiResolutionSpectrogramDiscriminator(()), MultiPeriodDiscriminator((5,), (4,)))
+    assert list(no_mrd(audio)) == ["mpd_5"]
+    with pytest.raises(ValueError, match="at least one"):
+        Discriminator(MultiResolutionSpectrogramDiscriminator(()), MultiPeriodDiscriminator(()))
+
+
+def test_short_audio_is_named():
+    mrd = MultiResolutionSpectrogramDiscriminator(RESOLUTIONS, 4)
+    mrd(torch.randn(1, 1, 57))
+    with pytest.raises(ValueError, match="56 samples is too short for an FFT of 128 samples: at least 57"):
+        mrd(torch.randn(1, 1, 56))
+    mpd = MultiPeriodDiscriminator((11,), (4,))
+    mpd(torch.randn(1, 1, 6))
+    with pytest.raises(ValueError, match="5 samples is too short for a period of 11 samples"):
+        mpd(torch.randn(1, 1, 5))
+    with pytest.raises(ValueError, match=r"\(batch, 1, samples\), got \(1, 400\)"):
+        mpd(torch.randn(1, 400))
+
+
+def test_all_mistakes_are_reported_at_once():
+    with pytest.raises(ValueError, match="MultiResolutionSpectrogramDiscriminator") as error:
+        MultiResolutionSpectrogramDiscriminator([(64, 8, 65), (64, 8, 40), (32, 0, 8)], channels=0, leaky_slope=2)
+    for word in ("(64, 8, 65)", "(32, 0, 8)", "must differ", "channels", "leaky_slope"):
+        assert word in str(error.value)
+    with pytest.raises(ValueError, match="MultiPeriodDiscriminator") as error:
+        MultiPeriodDiscriminator(periods=(2, 2), channels=(), kernel_size=4, stride=0)
+    for word in ("periods", "channels", "kernel_size must be odd", "stride"):
+        assert word in str(error.value)

@@ -1,0 +1,119 @@
+import copy
+import json
+
+import pytest
+import torch
+
+from univnet.models import Generator
+
+SMALL = {
+    "n_mels": 5,
+    "noise_channels": 4,
+    "channels": 4,
+    "strides": (3, 2),
+    "dilations": (1, 3),
+    "predictor_channels": 6,
+}
+
+
+# The paper's 4.00 M and 14.86 M count the gains of weight normalization; without them it is 3.98 M and 14.79 M.
+@pytest.mark.parametrize(("channels", "normed", "plain"), [(16, 3_997_426, 3_977_009), (32, 14_865_506, 14_789_153)])
+def test_parameter_counts_are_the_papers(channels, normed, plain):
+    with torch.device("meta"):
+        generator = Generator(channels=channels)
+    assert sum(p.numel() for p in generator.parameters()) == normed
+    assert abs(normed / 1e6 - {16: 4.00, 32: 14.86}[channels]) < 0.01
+    with torch.device("meta"):
+        generator.remove_weight_norm()
+    assert sum(p.numel() for p in generator.parameters()) == plain
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 4, 9])
+def test_any_number_of_frames(frames):
+    generator = Generator(**SMALL)
+    audio = generator(torch.randn(2, 5, frames))
+    assert audio.shape == (2, 1, frames * generator.hop_length)
+    assert audio.isfinite().all()
+    assert audio.abs().max() <= 1
+
+
+def test_removing_weight_norm_keeps_the_output_and_may_be_repeated():
+    generator = Generator(**SMALL)
+    mel, noise = torch.randn(2, 5, 7), torch.randn(2, 4, 7)
+    before = generator(mel, noise)
+    for _ in range(2):
+        generator.remove_weight_norm()
+        torch.testing.assert_close(generator(mel, noise), before, rtol=0, atol=1e-6)
+    assert not any("parametrizations" in name for name in generator.state_dict())
+
+
+def test_noise_comes_from_the_given_generator():
+    model, mel = Generator(**SMALL), torch.randn(2, 5, 6)
+    drawn = model(mel, generator=torch.Generator().manual_seed(3))
+    given = model(mel, torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(3)))
+    torch.testing.assert_close(drawn, given, rtol=0, atol=0)
+    assert not torch.equal(drawn, model(mel))
+
+
+def test_config_is_plain_and_rebuilds():
+    generator = Generator(**SMALL, leaky_slope=0.1)
+    config = json.loads(json.dumps(generator.config))
+    assert config == generator.config
+    again = Generator(**config)
+    again.load_state_dict(generator.state_dict())
+    generator.config["strides"].append(9)  # a copy: the generator's own stays
+    assert again.config == generator.config
+    mel, noise = torch.randn(1, 5, 4), torch.randn(1, 4, 4)
+    torch.testing.assert_close(again(mel, noise), generator(mel, noise), rtol=0, atol=0)
+
+
+def test_deepcopy_after_a_training_forward():
+    generator, mel, noise = Generator(**SMALL), torch.randn(1, 5, 4), torch.randn(1, 4, 4)
+    generator(mel, noise).sum().backward()
+    twin = copy.deepcopy(generator)
+    torch.testing.assert_close(twin(mel, noise), generator(mel, noise), rtol=0, atol=0)
+
+
+def test_every_parameter_gets_a_finite_gradient():
+    generator = Generator(**SMALL)
+    generator(torch.randn(2, 5, 6)).square().sum().backward()
+    for name, parameter in generator.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name
+
+
+def test_bfloat16_autocast_is_close_to_single_precision():
+    torch.manual_seed(0)
+    generator, mel, noise = Generator(**SMALL), torch.randn(2, 5, 6), torch.randn(2, 4, 6)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        audio = generator(mel, noise)
+    torch.testing.assert_close(audio.float(), generator(mel, noise), rtol=0, atol=0.05)
+
+
+def test_all_mistakes_are_reported_at_once():
+    with pytest.raises(ValueError, match="Generator") as error:
+        Generator(
+            n_mels=0,
+            strides=(8, 1),
+            dilations=(),
+            kernel_size=4,
+            leaky_slope=-1,
+            predictor_blocks=-1,
+            predictor_kernel_size=2,
+            predictor_dropout=1.0,
+        )
+    for word in ("n_mels", "strides", "dilations", "kernel_size must be odd, got 4", "leaky_slope", "predictor_blocks"):
+        assert word in str(error.value)
+    assert "predictor_kernel_size must be odd, got 2" in str(error.value)
+    assert "predictor_dropout" in str(error.value)
+
+
+def test_wrong_inputs_are_named():
+    generator = Generator(**SMALL)
+    with pytest.raises(ValueError, match=r"\(batch, 5, frames\), got \(1, 80, 4\)"):
+        generator(torch.randn(1, 80, 4))
+    with pytest.raises(ValueError, match=r"got \(5, 4\)"):
+        generator(torch.randn(5, 4))
+    with pytest.raises(ValueError, match=r"noise of shape \(1, 4, 4\) for this mel, got \(1, 4, 3\)"):
+        generator(torch.randn(1, 5, 4), torch.randn(1, 4, 3))

@@ -1,0 +1,169 @@
+"""The UnivNet generator: noise becomes audio, under the control of a mel-spectrogram."""
+
+import math
+from collections.abc import Sequence
+from itertools import accumulate
+from operator import mul
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import weight_norm
+
+from univnet.models.lvc import KernelPredictor, LVCBlock
+
+
+class Generator(nn.Module):
+    """UnivNet's generator (arXiv 2106.07889, §2.1), with weight normalization on every convolution.
+
+    `channels=16` is UnivNet-c16 (4.00 M parameters), `channels=32` UnivNet-c32 (14.87 M), weight-norm gains counted.
+
+    Args:
+        n_mels: Mel bands.
+        noise_channels: Channels of the input noise.
+        channels: Width of the residual stack.
+        strides: Upsampling factor of each block, at least 2; their product is the hop length.
+        dilations: Dilation of each layer of a block, the same for every block.
+        kernel_size: Size of the dilated and of the predicted kernels, odd.
+        leaky_slope: Negative slope of the leaky ReLUs.
+        predictor_channels: Width of the kernel predictors.
+        predictor_blocks: Residual blocks of a kernel predictor.
+        predictor_kernel_size: Kernel size of the predictors' own convolutions, odd.
+        predictor_dropout: Dropout probability in the kernel predictors.
+
+    Raises:
+        ValueError: Names every argument that is wrong.
+    """
+
+    def __init__(
+        self,
+        n_mels: int = 100,
+        noise_channels: int = 64,
+        channels: int = 32,
+        strides: Sequence[int] = (8, 8, 4),
+        dilations: Sequence[int] = (1, 3, 9, 27),
+        kernel_size: int = 3,
+        leaky_slope: float = 0.2,
+        predictor_channels: int = 64,
+        predictor_blocks: int = 3,
+        predictor_kernel_size: int = 3,
+        predictor_dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self._config: dict[str, Any] = {
+            "n_mels": n_mels,
+            "noise_channels": noise_channels,
+            "channels": channels,
+            "strides": list(strides),
+            "dilations": list(dilations),
+            "kernel_size": kernel_size,
+            "leaky_slope": leaky_slope,
+            "predictor_channels": predictor_channels,
+            "predictor_blocks": predictor_blocks,
+            "predictor_kernel_size": predictor_kernel_size,
+            "predictor_dropout": predictor_dropout,
+        }
+        _validate(self._config)
+        self.n_mels, self.noise_channels, self.leaky_slope = n_mels, noise_channels, leaky_slope
+        self.conv_pre = _ReflectConv1d(noise_channels, channels, 7)
+        self.resblocks = nn.ModuleList(
+            LVCBlock(
+                KernelPredictor(
+                    n_mels,
+                    channels,
+                    len(dilations),
+                    kernel_size,
+                    predictor_channels,
+                    predictor_blocks,
+                    predictor_kernel_size,
+                    predictor_dropout,
+                    leaky_slope,
+                ),
+                channels,
+                stride,
+                hop_size,
+                dilations,
+                kernel_size,
+                leaky_slope,
+            )
+            for stride, hop_size in zip(strides, accumulate(strides, mul), strict=True)
+        )
+        self.conv_post = _ReflectConv1d(channels, 1, 7)
+        for module in list(self.modules()):
+            if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
+                weight_norm(module)
+
+    @property
+    def hop_length(self) -> int:
+        """Audio samples a mel frame."""
+        return math.prod(self._config["strides"])
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments as plain numbers and lists: `Generator(**config)` rebuilds the architecture."""
+        return {name: list(value) if isinstance(value, list) else value for name, value in self._config.items()}
+
+    def forward(self, mel: Tensor, noise: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        """Synthesize audio.
+
+        Args:
+            mel: Log-mel-spectrogram, (batch, n_mels, frames); one frame is enough.
+            noise: Standard normal noise, (batch, noise_channels, frames); drawn when None.
+            generator: Source of the noise when it is drawn; torch's default when None.
+
+        Returns:
+            Audio in [−1, 1], (batch, 1, frames · hop_length).
+
+        Raises:
+            ValueError: The mel or the noise has another shape.
+        """
+        if mel.dim() != 3 or mel.shape[1] != self.n_mels or mel.shape[2] == 0:
+            raise ValueError(f"Expected a mel of shape (batch, {self.n_mels}, frames), got {tuple(mel.shape)}.")
+        shape = (mel.shape[0], self.noise_channels, mel.shape[2])
+        if noise is None:
+            noise = torch.randn(shape, generator=generator, dtype=mel.dtype, device=mel.device)
+        elif noise.shape != shape:
+            raise ValueError(f"Expected noise of shape {shape} for this mel, got {tuple(noise.shape)}.")
+        x = self.conv_pre(noise)
+        for block in self.resblocks:
+            x = block(x, mel)
+        return torch.tanh(self.conv_post(F.leaky_relu(x, self.leaky_slope)))
+
+    def remove_weight_norm(self) -> None:
+        """Fold weight normalization into plain weights, in place: same output, less work. Again is harmless.
+
+        The parameters are new ones: an optimizer made before no longer trains them.
+        """
+        for module in list(self.modules()):
+            if parametrize.is_parametrized(module, "weight"):
+                parametrize.remove_parametrizations(module, "weight")
+
+
+class _ReflectConv1d(nn.Conv1d):
+    """Reflect padding to the same length; edge padding where the input is too short to reflect."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        padding = self.kernel_size[0] // 2
+        mode = "reflect" if input.shape[-1] > padding else "replicate"
+        return super().forward(F.pad(input, (padding, padding), mode))
+
+
+def _validate(config: dict[str, Any]) -> None:
+    mistakes = []
+    for name in ("n_mels", "noise_channels", "channels", "kernel_size", "predictor_channels", "predictor_kernel_size"):
+        if config[name] < 1:
+            mistakes.append(f"{name} must be positive, got {config[name]}")
+        elif name.endswith("kernel_size") and config[name] % 2 == 0:
+            mistakes.append(f"{name} must be odd, got {config[name]}")
+    for name, least in (("strides", 2), ("dilations", 1)):
+        if not config[name] or min(config[name]) < least:
+            mistakes.append(f"{name} must be one or more numbers of at least {least}, got {config[name]}")
+    if config["predictor_blocks"] < 0:
+        mistakes.append(f"predictor_blocks must not be negative, got {config['predictor_blocks']}")
+    for name in ("leaky_slope", "predictor_dropout"):
+        if not 0 <= config[name] < 1:
+            mistakes.append(f"{name} must be in [0, 1), got {config[name]}")
+    if mistakes:
+        raise ValueError(f"Generator: {'; '.join(mistakes)}.")
