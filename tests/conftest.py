@@ -1,0 +1,34 @@
+"""Fixtures that several test folders share."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+
+@pytest.fixture(scope="session")
+def demo() -> Path:
+    """The folder of real speech that ships with the repository: 16 kHz FLAC and manifest.tsv."""
+    return Path(__file__).parents[1] / "data" / "demo"
+
+
+@pytest.fixture(scope="session")
+def speech(demo: Path) -> np.ndarray:
+    """One real utterance, float32 at 16 kHz."""
+    return sf.read(sorted(demo.glob("*.flac"))[0], dtype="float32")[0]
+
+
+@pytest.fixture
+def make_audio(tmp_path: Path) -> Callable[..., Path]:
+    """`make_audio("a/b.wav", samples=16000, rate=16000, channels=1, seed=0)` writes coloured noise, gives the path."""
+
+    def make(name: str, samples: int = 16000, rate: int = 16000, channels: int = 1, seed: int = 0) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(seed).normal(0, 0.05, (samples + 3, channels))
+        sf.write(path, noise[:-3] + noise[1:-2] + noise[2:-1] + noise[3:], rate)
+        return path
+
+    return make

@@ -1,0 +1,174 @@
+"""Audio files as Lightning wants them: one object that gives the training and validation batches."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader
+
+from univnet.audio import LogMelSpectrogram
+from univnet.data.dataset import SegmentDataset, Short, UtteranceDataset
+from univnet.data.loader import EpochSampler, ResumableDataLoader
+from univnet.data.manifest import (
+    AudioFile,
+    Check,
+    check_files,
+    read_manifest,
+    scan_folder,
+    split_files,
+    warn_of_resampling,
+)
+
+
+class AudioDataModule(LightningDataModule):
+    """Training segments and validation utterances from a folder or a manifest of recordings.
+
+    Batches, on the module's device, for training and validation alike:
+    `{"audio": (batch, 1, samples), "mel": (batch, n_mels, samples / hop_length)}`; validation adds
+    `"name": list[str]`. Mels are computed on the device, of the neighbourhood a segment has in its recording, or
+    read from the files that a manifest names. Training can stop and resume at any batch (`ResumableDataLoader`).
+
+    Args:
+        root: a folder, searched at any depth for WAV, FLAC and OGG.
+        manifest: or a CSV or TSV with a column `path` and optionally `speaker` and `mel` (`read_manifest`).
+        mel: default: `LogMelSpectrogram()`. The files are resampled to its sample rate.
+        segment_length: of a training segment, in samples; a multiple of the mel's hop length.
+        batch_size: segments in a training batch on each device; may be set between epochs or by a tuner.
+        num_workers: reading processes for each loader.
+        validation: share (float below 1) or number (int) of the files to validate on; 0 for no validation.
+        validation_manifest: or a manifest of the files to validate on; `validation` then counts for nothing.
+        validation_seconds: longer validation utterances are cut there; None: they are not.
+        short: "pad" extends recordings shorter than a segment with zeros, "skip" leaves them out.
+        check: "full" decodes every file before training and leaves out the bad ones, "header" only opens them.
+        seed: of the split, the order, and the segments' places.
+        drop_last: leave out an epoch's last batch if it is not full. A batch that is the only one is kept.
+
+    Raises:
+        ValueError: names every argument that does not fit; from `setup`, no file is left for training.
+        FileNotFoundError: from `setup`, there is no such folder or manifest.
+    """
+
+    def __init__(
+        self,
+        root: str | None = None,
+        manifest: str | None = None,
+        mel: LogMelSpectrogram | None = None,
+        segment_length: int = 16384,
+        batch_size: int = 32,
+        num_workers: int = 4,
+        validation: int | float = 0.05,
+        validation_manifest: str | None = None,
+        validation_seconds: float | None = 10.0,
+        short: Short = "pad",
+        check: Check = "full",
+        seed: int = 1234,
+        drop_last: bool = True,
+    ) -> None:
+        super().__init__()
+        self.mel = LogMelSpectrogram() if mel is None else mel
+        self.root = root
+        self.manifest = manifest
+        self.segment_length = segment_length
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.validation = validation
+        self.validation_manifest = validation_manifest
+        self.validation_seconds = validation_seconds
+        self.short = short
+        self.check = check
+        self.seed = seed
+        self.drop_last = drop_last
+        self._validate()
+        self.train_dataset: SegmentDataset | None = None
+        self.validation_dataset: UtteranceDataset | None = None
+
+    def _validate(self) -> None:
+        hop = self.mel.hop_length
+        rules = {
+            f"give either root or manifest, got root={self.root!r} and manifest={self.manifest!r}": (
+                (self.root is None) != (self.manifest is None)
+            ),
+            f"segment_length must be a multiple of the mel's hop_length={hop}, got {self.segment_length}": (
+                self.segment_length > 0 and self.segment_length % hop == 0
+            ),
+            f"batch_size must be at least 1, got {self.batch_size}": self.batch_size >= 1,
+            f"num_workers must be at least 0, got {self.num_workers}": self.num_workers >= 0,
+            f"validation must be a share in [0, 1) or a number of files, got {self.validation}": (
+                self.validation >= 0 and (isinstance(self.validation, int) or self.validation < 1)
+            ),
+            f"validation_seconds must be positive or None, got {self.validation_seconds}": (
+                self.validation_seconds is None or self.validation_seconds > 0
+            ),
+            f"short must be 'pad' or 'skip', got {self.short!r}": self.short in ("pad", "skip"),
+            f"check must be 'full' or 'header', got {self.check!r}": self.check in ("full", "header"),
+            f"seed must be at least 0, got {self.seed}": self.seed >= 0,
+        }
+        if mistakes := [rule for rule, kept in rules.items() if not kept]:
+            raise ValueError("AudioDataModule: " + "; ".join(mistakes) + ".")
+
+    def setup(self, stage: str | None = None) -> None:
+        """Find, check and split the files, once for all stages."""
+        if self.train_dataset is not None:
+            return
+        files, _ = check_files(self._listed(), self.check)
+        if self.validation_manifest is None:
+            training, validation = split_files(files, self.validation, self.seed)
+        else:
+            training, (validation, _) = files, check_files(read_manifest(self.validation_manifest), self.check)
+        warn_of_resampling([*training, *validation], self.mel.sample_rate)
+        self.validation_dataset = UtteranceDataset(validation, self.mel, self.validation_seconds)
+        self.train_dataset = SegmentDataset(training, self.mel, self.segment_length, self.short, self.seed)
+
+    def _listed(self) -> Sequence[AudioFile]:
+        if self.root is not None:
+            return scan_folder(self.root)
+        assert self.manifest is not None  # _validate saw to it
+        return read_manifest(self.manifest)
+
+    def train_dataloader(self) -> ResumableDataLoader:
+        """Shuffled segments, a different place in each file every epoch, shared out over the ranks."""
+        self.setup()
+        assert self.train_dataset is not None
+        ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        sampler = EpochSampler(self.train_dataset, ranks, rank, seed=self.seed, draws=True)
+        full = len(sampler) >= self.batch_size
+        if self.drop_last and not full:
+            warnings.warn(
+                f"The {len(sampler)} training files of a rank do not fill a batch of {self.batch_size}: "
+                "the epoch is this one smaller batch.",
+                stacklevel=2,
+            )
+        return ResumableDataLoader(
+            self.train_dataset, self.batch_size, sampler, drop_last=self.drop_last and full, **self._reading()
+        )
+
+    def val_dataloader(self) -> DataLoader | list[DataLoader]:
+        """Whole utterances, one at a time, in their order; no loader without validation files."""
+        self.setup()
+        if not self.validation_dataset:
+            return []
+        return DataLoader(self.validation_dataset, batch_size=1, **self._reading())
+
+    def _reading(self) -> dict[str, Any]:
+        return {
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+            "generator": torch.Generator().manual_seed(self.seed),  # leaves torch's global generator alone
+        }
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Turn what was read into audio and mel; other batches pass unchanged."""
+        if not isinstance(batch, dict) or not {"context", "audio"} & batch.keys():
+            return batch
+        batch = dict(batch)
+        if (context := batch.pop("context", None)) is not None:
+            left, right = self.mel.context
+            batch["audio"] = context[..., left : context.shape[-1] - right]
+            if "mel" not in batch:
+                batch["mel"] = self.mel.to(context.device).frames_of(context)
+        elif "mel" not in batch:
+            batch["mel"] = self.mel.to(batch["audio"].device)(batch["audio"])
+        return batch
