@@ -1,0 +1,181 @@
+"""The UnivNet vocoder's two losses, its validation, and what its checkpoints say of it."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from univnet.audio import LogMelSpectrogram
+from univnet.gan import GANModule, Updates
+from univnet.losses import MultiResolutionSTFTLoss, discriminator_adversarial_loss, generator_adversarial_loss
+from univnet.models import Discriminator, Generator
+
+Batch = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A learning-rate schedule of one player.
+
+    Args:
+        scheduler: makes a torch scheduler from the player's optimizer; in YAML, a ``class_path`` with ``init_args``.
+        interval: step it once an update of this player (``"step"``) or once an ``"epoch"``.
+        frequency: step it every so many intervals.
+        monitor: the metric that ``ReduceLROnPlateau`` watches, such as ``val/stft``.
+    """
+
+    scheduler: LRSchedulerCallable
+    interval: Literal["step", "epoch"] = "step"
+    frequency: int = 1
+    monitor: str | None = None
+
+
+class UnivNet(GANModule):
+    """Train a UnivNet generator against its spectrogram and waveform discriminators (Jang et al. 2021, section 2).
+
+    Batches hold ``"audio"`` (batch, 1, samples) in [−1, 1] and ``"mel"`` (batch, n_mels, frames), where samples are
+    frames × hop length.
+
+    Args:
+        generator: the vocoder; default UnivNet-c32.
+        discriminator: the adversary; default the paper's MRD and MPD.
+        mel: the mel-spectrogram that ``"mel"`` holds; the data module shares it.
+        stft_loss: the reconstruction loss.
+        stft_weight: the weight of the reconstruction loss in the generator's (the paper's λ).
+        discriminator_start: generator updates before the adversarial game begins; until then the generator trains on
+            the reconstruction loss alone and the discriminator rests (the paper: 200,000).
+        generator_lr: the generator's learning rate; it overrides its optimizer's own.
+        discriminator_lr: the discriminator's.
+        generator_optimizer: makes the generator's optimizer from its parameters.
+        discriminator_optimizer: makes the discriminator's.
+        generator_schedule: the generator's learning-rate schedule; ``None`` keeps the rate.
+        discriminator_schedule: the discriminator's.
+        generator_updates: the generator's accumulation, clipping and guard.
+        discriminator_updates: the discriminator's.
+
+    Raises:
+        ValueError: naming every way in which the generator and the mel-spectrogram do not fit.
+    """
+
+    def __init__(
+        self,
+        generator: Generator | None = None,
+        discriminator: Discriminator | None = None,
+        mel: LogMelSpectrogram | None = None,
+        stft_loss: MultiResolutionSTFTLoss | None = None,
+        stft_weight: float = 2.5,
+        discriminator_start: int = 0,
+        generator_lr: float = 1e-4,
+        discriminator_lr: float = 1e-4,
+        generator_optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, betas=(0.5, 0.9)),
+        discriminator_optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, betas=(0.5, 0.9)),
+        generator_schedule: Schedule | None = None,
+        discriminator_schedule: Schedule | None = None,
+        generator_updates: Updates = Updates(),
+        discriminator_updates: Updates = Updates(),
+    ) -> None:
+        super().__init__(generator_updates, discriminator_updates)
+        self.save_hyperparameters("generator_lr", "discriminator_lr")  # plain numbers, which a tuner may set
+        self.generator = generator or Generator()
+        self.discriminator = discriminator or Discriminator()
+        self.mel = mel or LogMelSpectrogram()
+        self.stft_loss = stft_loss or MultiResolutionSTFTLoss()
+        self.stft_weight, self.discriminator_start = stft_weight, discriminator_start
+        self._make_optimizer = {"generator": generator_optimizer, "discriminator": discriminator_optimizer}
+        self._schedule = {"generator": generator_schedule, "discriminator": discriminator_schedule}
+        self._check_fit()
+
+    def _check_fit(self) -> None:
+        generator, mel = self.generator.config, self.mel.config
+        wrong = []
+        if self.generator.hop_length != mel["hop_length"]:
+            strides = "·".join(map(str, generator["strides"]))
+            wrong.append(
+                f"mel.hop_length is {mel['hop_length']} but the product of generator.strides {strides} is "
+                f"{self.generator.hop_length}: make them equal"
+            )
+        if generator["n_mels"] != mel["n_mels"]:
+            wrong.append(f"generator.n_mels is {generator['n_mels']} but mel.n_mels is {mel['n_mels']}: make them equal")
+        if wrong:
+            raise ValueError("; ".join(wrong))
+
+    @property
+    def adversarial(self) -> bool:
+        """Whether the discriminator plays yet."""
+        return self.global_step >= self.discriminator_start
+
+    def generate(self, batch: Batch) -> Tensor:
+        """Return audio (batch, 1, samples) for the batch's mel-spectrograms and fresh noise."""
+        return self.generator(batch["mel"])
+
+    def generator_loss(self, batch: Batch, fake: Tensor) -> dict[str, Tensor]:
+        """Return the adversarial loss plus ``stft_weight`` times the reconstruction loss, and their terms."""
+        terms = self.stft_loss(fake, batch["audio"])
+        stft = torch.stack(list(terms.values())).sum()
+        loss = self.stft_weight * stft
+        if self.adversarial:
+            adversarial = generator_adversarial_loss(self.discriminator(fake))
+            terms, loss = terms | adversarial, loss + adversarial["adversarial"]
+        return {"loss": loss, "stft": stft, **terms}
+
+    def discriminator_loss(self, batch: Batch, fake: Tensor) -> dict[str, Tensor] | None:
+        """Return the least-squares loss over all sub-discriminators, and each one's; ``None`` before the game begins."""
+        if not self.adversarial:
+            return None
+        terms = discriminator_adversarial_loss(self.discriminator(batch["audio"]), self.discriminator(fake))
+        return {"loss": terms.pop("adversarial"), **terms}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Log the reconstruction loss ("M-STFT") and the mel distance; return the audio for callbacks to show.
+
+        The noise is the same at every validation, and training's random numbers are left alone.
+        """
+        noise = torch.Generator(self.device).manual_seed(batch_idx)
+        audio, fake = batch["audio"], self.generator(batch["mel"], generator=noise).float()
+        terms = self.stft_loss(fake, audio)
+        terms = {"stft": torch.stack(list(terms.values())).sum(), **terms}
+        terms["mel"] = F.l1_loss(self.mel(fake), self.mel(audio))
+        named = {f"val/{name}": value for name, value in terms.items()}
+        self.log_dict(named, batch_size=len(audio), sync_dist=True)
+        return {"audio": fake}
+
+    def configure_optimizers(self) -> Any:
+        """Return each player's optimizer, at its learning rate, with its schedule."""
+        return [self._configure(name, getattr(self, name).parameters()) for name in self.updates]
+
+    def _configure(self, player: str, parameters: Iterable[Tensor]) -> dict[str, Any]:
+        optimizer: Optimizer = self._make_optimizer[player](parameters)
+        for group in optimizer.param_groups:
+            group["lr"] = self.hparams[f"{player}_lr"]
+        schedule = self._schedule[player]
+        if schedule is None:
+            return {"optimizer": optimizer}
+        how: dict[str, Any] = {"interval": schedule.interval, "frequency": schedule.frequency}
+        if schedule.monitor is not None:
+            how["monitor"] = schedule.monitor
+        make: Callable = schedule.scheduler
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": make(optimizer), **how}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what a vocoder is rebuilt from: the generator's and the mel-spectrogram's arguments, in plain types."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["univnet"] = {"generator": self.generator.config, "mel": self.mel.config}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another model, naming what differs."""
+        super().on_load_checkpoint(checkpoint)
+        theirs = checkpoint.get("univnet", {})
+        differ = [
+            f"{part}.{key} is {theirs[part].get(key)!r} in the checkpoint and {value!r} here"
+            for part, ours in (("generator", self.generator.config), ("mel", self.mel.config))
+            if part in theirs
+            for key, value in ours.items()
+            if theirs[part].get(key) != value
+        ]
+        if differ:
+            raise ValueError(f"the checkpoint is of another model: {'; '.join(differ)}; resume it with its own config")

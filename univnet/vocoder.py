@@ -1,0 +1,75 @@
+"""Load a trained vocoder and make audio with it."""
+
+from os import PathLike
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from univnet.audio import LogMelSpectrogram
+from univnet.models import Generator
+
+EDGE_FRAMES = 10  # of silence around the input: without them the first and last samples click
+
+
+class Vocoder(nn.Module):
+    """Turn log-mel-spectrograms into audio.
+
+    Args:
+        generator: a trained generator; its weight norm is folded away.
+        mel: the mel-spectrogram it was trained on.
+    """
+
+    def __init__(self, generator: Generator, mel: LogMelSpectrogram) -> None:
+        super().__init__()
+        self.generator, self.mel = generator, mel
+        self.generator.remove_weight_norm()
+        self.requires_grad_(False)
+        self.eval()
+
+    @classmethod
+    def from_checkpoint(cls, path: str | PathLike[str]) -> Self:
+        """Load from a training checkpoint; only tensors and plain types are read from it (``weights_only``).
+
+        Raises:
+            FileNotFoundError: where there is no such file.
+            ValueError: where it is not a checkpoint of this package.
+        """
+        checkpoint = _read(path)
+        if not isinstance(checkpoint, dict) or not {"univnet", "state_dict"} <= checkpoint.keys():
+            raise ValueError(f"{path} is not a checkpoint that univnet wrote")
+        about, prefix = checkpoint["univnet"], "generator."
+        generator = Generator(**about["generator"])
+        weights = checkpoint["state_dict"].items()
+        generator.load_state_dict({k.removeprefix(prefix): v for k, v in weights if k.startswith(prefix)})
+        return cls(generator, LogMelSpectrogram(**about["mel"]))
+
+    @property
+    def sample_rate(self) -> int:
+        """The rate of the audio it makes, in Hz."""
+        return self.mel.sample_rate
+
+    @torch.inference_mode()
+    def forward(self, mel: Tensor, seed: int | None = 0) -> Tensor:
+        """Return audio (batch, 1, frames × hop length) in [−1, 1] for ``mel`` (batch, n_mels, frames).
+
+        Args:
+            mel: natural-log mel-spectrograms of the kind that ``vocoder.mel`` makes.
+            seed: fixes the input noise, so that equal inputs give equal audio; ``None`` draws fresh noise.
+        """
+        silence = torch.log(torch.tensor(self.mel.floor)).item()
+        padded = F.pad(mel, (EDGE_FRAMES, EDGE_FRAMES), value=silence)
+        noise = None if seed is None else torch.Generator(mel.device).manual_seed(seed)
+        audio = self.generator(padded, generator=noise)
+        edge = EDGE_FRAMES * self.generator.hop_length
+        return audio[..., edge:-edge]
+
+
+def _read(path: str | PathLike[str]) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no checkpoint {path}") from None
+    except Exception as error:  # torch raises many kinds for a file that is damaged or not its own
+        raise ValueError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
