@@ -1,28 +1,22 @@
 """A LightningModule for two simultaneous players: the whole training step, and what Lightning leaves to us."""
 
 import functools
-import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any, Self
 
-import torch
-import torch.distributed as dist
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.loops.evaluation_loop import RestartStage
-from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.strategies import DDPStrategy, ParallelStrategy, SingleDeviceStrategy
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.types import LRSchedulerConfig
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
-from univnet.gan.rng import rng_state, set_rng_state
-from univnet.gan.schedules import Schedules, due, watches
+from univnet.gan.precision import lent_scaler, no_autocast
+from univnet.gan.resume import capture, restore
+from univnet.gan.schedules import Schedules
 from univnet.gan.updates import Player, Updates, frozen
-
-log = logging.getLogger(__name__)
 
 Losses = Tensor | Mapping[str, Tensor] | None
 
@@ -51,7 +45,7 @@ class GANModule(LightningModule):
             "generator": Player("generator", generator_updates),
             "discriminator": Player("discriminator", discriminator_updates),
         }
-        self._schedules = Schedules()
+        self._schedules = Schedules(self.updates)
         self._resumed: dict[str, Any] | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -97,10 +91,11 @@ class GANModule(LightningModule):
         if self._accumulate(discriminator, self.discriminator_loss, batch, _detached(fake), last):
             full.append(discriminator)
         moved = [player for player in full if self._update(player)]
+        self._schedules.after_updates(self.trainer, moved)
         if generator in moved:
             self._log_updates()
         if last:
-            self._step_epoch_schedulers(watching=False)
+            self._schedules.after_epoch(self.trainer, plateau=False)
         # Lightning would count micro-batches here. This is the axis of every metric it logs.
         self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.global_step
 
@@ -120,12 +115,9 @@ class GANModule(LightningModule):
 
     def _update(self, player: Player) -> bool:
         """Close ``player``'s window. Return whether its weights moved."""
-        assert player.optimizer is not None
-        with self._scaler(None), self._full_precision():
-            moved = player.update(lambda: self._optimizer_step(player))
-        if moved:
-            self._step_schedulers(due(self.trainer.lr_scheduler_configs, "step", player.steps), player)
-        return moved
+        # The player's own scaler has unscaled its gradient, so the plugin must not.
+        with lent_scaler(self.trainer.precision_plugin, None), no_autocast(self.device):
+            return player.update(lambda: self._optimizer_step(player))
 
     def _optimizer_step(self, player: Player) -> None:
         # Every LightningOptimizer.step() counts in trainer.global_step, so only the generator's goes through one.
@@ -136,7 +128,7 @@ class GANModule(LightningModule):
             self.trainer.strategy.optimizer_step(player.optimizer, lambda: None)
 
     def _backward(self, loss: Tensor) -> None:
-        with self._full_precision():  # autocast is for forward passes
+        with no_autocast(self.device):
             self.manual_backward(loss)
 
     @contextmanager
@@ -147,40 +139,10 @@ class GANModule(LightningModule):
         strategy = self.trainer.strategy
         with ExitStack() as stack:
             stack.enter_context(frozen(others))
-            stack.enter_context(self._scaler(player.scaler))
+            stack.enter_context(lent_scaler(self.trainer.precision_plugin, player.scaler))
             if isinstance(strategy, ParallelStrategy) and not sync:
                 stack.enter_context(strategy.block_backward_sync())
             yield
-
-    @contextmanager
-    def _scaler(self, scaler: torch.amp.GradScaler | None) -> Iterator[None]:
-        """Let Lightning's fp16 plugin work with ``scaler`` meanwhile (``None``: without one)."""
-        plugin = self.trainer.precision_plugin
-        if not isinstance(plugin, MixedPrecision) or plugin.scaler is None:
-            yield
-            return
-        plugin.scaler, lent = scaler, plugin.scaler
-        try:
-            yield
-        finally:
-            plugin.scaler = lent
-
-    def _full_precision(self) -> AbstractContextManager:
-        device = self.device.type
-        return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
-
-    def _step_schedulers(self, configs: list[LRSchedulerConfig], player: Player | None = None) -> None:
-        if configs:
-            self._see_metrics()
-            self._schedules.step(configs, self.lr_scheduler_step, player.optimizer if player else None)
-
-    def _see_metrics(self) -> None:
-        own = {name: value for player in self.updates.values() for name, value in player.metrics().items()}
-        self._schedules.see({**self.trainer.callback_metrics, **own})
-
-    def _step_epoch_schedulers(self, watching: bool) -> None:
-        configs = due(self.trainer.lr_scheduler_configs, "epoch", self.current_epoch + 1)
-        self._step_schedulers([config for config in configs if watches(config) == watching])
 
     def _log_updates(self) -> None:
         """Log both players' last reports, once a generator update, at that update's number."""
@@ -216,52 +178,29 @@ class GANModule(LightningModule):
 
     def on_train_start(self) -> None:
         """Bind each player to its optimizer and, after a resume, put its open window back."""
-        optimizers = self._optimizers()
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        for player, optimizer in zip(self.updates.values(), optimizers, strict=True):
+        for player, optimizer in zip(self.updates.values(), self._optimizers(), strict=True):
             player.bind(optimizer.optimizer, scaler)
-            if self._resumed:
-                player.load_state_dict(self._resumed["players"][player.name])
-            elif self.global_step == 0:
+            if self.global_step == 0:
                 player.reset()
-        if self._resumed:
-            resumed, self._resumed = self._resumed, None
-            if len(resumed["rng"]) == self.trainer.world_size:
-                set_rng_state(resumed["rng"][self.global_rank])
-            else:
-                log.warning("random numbers differ from the run resumed: it had %d processes", len(resumed["rng"]))
-            self._schedules.seen = resumed["watched"]
-            self._finish_micro_batch(**resumed["due"])
+        resumed, self._resumed = self._resumed, None
+        if resumed is not None:
+            restore(self.trainer, self.updates, self._schedules, resumed)
 
     def on_train_epoch_end(self) -> None:
         """Step the plateau schedulers that watch an epoch's metrics."""
         if self.trainer.is_last_batch:  # not where max_steps ends the run within an epoch
-            self._step_epoch_schedulers(watching=True)
+            self._schedules.after_epoch(self.trainer, plateau=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the players (open windows included) and the random number generators of every rank."""
-        if self.updates["generator"].optimizer is None:  # nothing was trained
-            return
-        players = {name: player.state_dict() for name, player in self.updates.items()}
-        states = [rng_state()]
-        if self.trainer.world_size > 1 and dist.is_initialized():
-            for state in players.values():  # by linearity, the ranks' mean serves each of them
-                state["grads"] = apply_to_collection(state["grads"], Tensor, self._mean_over_ranks)
-            states *= self.trainer.world_size
-            dist.all_gather_object(states, rng_state())
-        loop = self.trainer.fit_loop.epoch_loop
-        done = loop.batch_progress.state_dict()["current"]
-        ending = done["processed"] > done["completed"]
-        due = {
-            "validation": ending and loop._should_check_val_fx(self.trainer.fit_loop._data_fetcher),  # type: ignore[arg-type]
-            "epoch_end": ending and self.trainer.is_last_batch,
-        }
-        self._see_metrics()
-        checkpoint["gan"] = {"players": players, "rng": states, "due": due, "watched": self._schedules.seen}
+        """Add what resuming at this very micro-batch takes, once there is something trained."""
+        if all(player.optimizer for player in self.updates.values()):
+            checkpoint["gan"] = capture(self.trainer, self.updates, self._schedules)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what :meth:`on_train_start` restores."""
-        self._resumed = checkpoint.get("gan")
+        """Keep what :meth:`on_train_start` restores, if it is to train."""
+        if self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING:
+            self._resumed = checkpoint.get("gan")
 
     def _optimizers(self) -> list[LightningOptimizer]:
         optimizers = self.optimizers()
@@ -271,27 +210,6 @@ class GANModule(LightningModule):
                 f"the discriminator's"
             )
         return optimizers
-
-    def _finish_micro_batch(self, validation: bool, epoch_end: bool) -> None:
-        """Do what was due after the micro-batch at whose end a checkpoint was taken; resuming, Lightning forgets it."""
-        fit, loop = self.trainer.fit_loop, self.trainer.fit_loop.epoch_loop
-        loop.val_loop.restarting = False
-        if not epoch_end:
-            if validation:  # pretend that it was interrupted, which Lightning mends
-                loop.val_loop._restart_stage = RestartStage.RESTARTED_MID_EVALUATION
-                loop._batches_that_stepped = self.global_step - 1  # it adds one
-            return
-        loop._batches_that_stepped = self.global_step
-        fit.epoch_progress.current.completed -= 1  # all this belongs to the epoch that Lightning has just put behind it
-        if validation:
-            self.trainer.validating = True
-            loop.val_loop.run()
-            self.trainer.training = True
-        self._step_epoch_schedulers(watching=True)
-        fit.epoch_progress.current.completed += 1
-
-    def _mean_over_ranks(self, tensor: Tensor) -> Tensor:
-        return self.trainer.strategy.reduce(tensor.clone(), reduce_op="mean")
 
 
 def _named(losses: Tensor | Mapping[str, Tensor], player: str) -> Mapping[str, Tensor]:

@@ -1,13 +1,15 @@
 """What Lightning does for the learning-rate schedulers of one optimizer, for those of two."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.types import LRSchedulerConfig
-from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from univnet.gan.updates import Player
 
 log = logging.getLogger(__name__)
 
@@ -15,13 +17,14 @@ _DROPPED = ("monitor", "strict", "reduce_on_plateau")  # by Lightning, with a wa
 
 
 class Schedules:
-    """Steps a model's schedulers, and remembers the metrics that some of them watch.
+    """Steps the schedulers of ``players``, and remembers the metrics that some of them watch.
 
     Attributes:
         seen: the last value of each metric watched. Checkpoints carry it, since a resumed run has logged nothing yet.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, players: Mapping[str, Player]) -> None:
+        self._players = players
         self._watched: dict[int, tuple[str | None, bool]] = {}
         self.seen: dict[str, float] = {}
 
@@ -39,41 +42,42 @@ class Schedules:
             return type(answer)(map(self.note, answer))
         return answer
 
-    def see(self, metrics: Mapping[str, Any]) -> None:
-        """Take note of those ``metrics`` that are watched."""
-        names = {name for name, _ in self._watched.values()}
-        self.seen |= {name: float(value) for name, value in metrics.items() if name in names}
+    def see(self, trainer: Trainer) -> None:
+        """Take note of the metrics watched, as they are logged now."""
+        names = {name for name, _ in self._watched.values() if name is not None}
+        if names:
+            own = {name: value for player in self._players.values() for name, value in player.metrics().items()}
+            metrics = {**trainer.callback_metrics, **own}
+            self.seen |= {name: float(metrics[name]) for name in names & metrics.keys()}
 
-    def step(
-        self,
-        configs: Iterable[LRSchedulerConfig],
-        step: Callable[[Any, Any], None],
-        optimizer: Optimizer | None = None,
-    ) -> None:
-        """Call ``step(scheduler, metric)`` for each of ``configs`` (of those of ``optimizer``, where it is given).
+    def after_updates(self, trainer: Trainer, moved: Iterable[Player]) -> None:
+        """Step what the updates of the players that ``moved`` make due (``interval: step``)."""
+        for player in moved:
+            for config in _due(trainer, "step", player.steps):
+                if config.scheduler.optimizer is player.optimizer:
+                    self._step(trainer, config)
 
-        Raises:
-            MisconfigurationException: where ``ReduceLROnPlateau`` watches a metric that was never logged.
-        """
-        for config in configs:
-            if optimizer is not None and config.scheduler.optimizer is not optimizer:
-                continue
-            name, strict = self._watched.get(id(config.scheduler), (None, True))
-            if not watches(config):
-                step(config.scheduler, None)
-            elif name is not None and name in self.seen:
-                step(config.scheduler, self.seen[name])
-            elif strict:
-                raise MisconfigurationException(f"ReduceLROnPlateau's monitor {name!r} is no metric that was logged")
-            else:
-                log.warning("ReduceLROnPlateau's monitor %r is not logged yet", name)
+    def after_epoch(self, trainer: Trainer, plateau: bool) -> None:
+        """Step what the present epoch's end makes due (``interval: epoch``): those that watch a metric, or the rest."""
+        for config in _due(trainer, "epoch", trainer.current_epoch + 1):
+            if isinstance(config.scheduler, ReduceLROnPlateau) == plateau:
+                self._step(trainer, config)
+
+    def _step(self, trainer: Trainer, config: LRSchedulerConfig) -> None:
+        step = trainer.lightning_module.lr_scheduler_step
+        if not isinstance(config.scheduler, ReduceLROnPlateau):
+            step(config.scheduler, None)
+            return
+        self.see(trainer)
+        name, strict = self._watched.get(id(config.scheduler), (None, True))
+        if name is not None and name in self.seen:
+            step(config.scheduler, self.seen[name])
+        elif strict:
+            raise MisconfigurationException(f"ReduceLROnPlateau's monitor {name!r} is no metric that was logged")
+        else:
+            log.warning("ReduceLROnPlateau's monitor %r is not logged yet", name)
 
 
-def due(configs: Iterable[LRSchedulerConfig], interval: str, count: int) -> list[LRSchedulerConfig]:
-    """Return those whose ``interval`` this is and whose ``frequency`` divides ``count``."""
+def _due(trainer: Trainer, interval: str, count: int) -> list[LRSchedulerConfig]:
+    configs = trainer.lr_scheduler_configs
     return [config for config in configs if config.interval == interval and count % config.frequency == 0]
-
-
-def watches(config: LRSchedulerConfig) -> bool:
-    """Whether the scheduler needs a metric."""
-    return isinstance(config.scheduler, ReduceLROnPlateau)

@@ -93,7 +93,9 @@ class Player:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all counts and any open window."""
+        """Forget all counts and any open window, with its gradient."""
+        if self.optimizer is not None:
+            self.optimizer.zero_grad(set_to_none=True)
         self.steps = self.micro_batches = self.nonfinite = self.position = 0
         self._nonfinite_in_a_row = self._updates_since_log = 0
         self._clipped_updates: Tensor | int = 0

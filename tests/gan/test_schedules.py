@@ -1,0 +1,97 @@
+"""Any torch scheduler for either player: once an update or once an epoch, plateaus too."""
+
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LinearLR, ReduceLROnPlateau, SequentialLR, StepLR
+from toy import ToyGAN, quiet_trainer, toy_loader
+
+from univnet.gan import Updates
+
+
+class Rates(ToyGAN):
+    """Records both learning rates before each micro-batch."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.rates: list[tuple[float, float]] = []
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        self.rates.append(tuple(o.param_groups[0]["lr"] for o in self.optimizers()))
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val/flat", 1.0)
+
+
+def by_torch(make: Any, steps: int, lr: float) -> list[float]:
+    """Return the rates that ``make``'s scheduler gives when it is stepped ``steps`` times."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr)
+    scheduler, seen = make(optimizer), [lr]
+    for _ in range(steps):
+        optimizer.step()
+        scheduler.step()
+        seen.append(optimizer.param_groups[0]["lr"])
+    return seen
+
+
+def sequence(optimizer: Any) -> SequentialLR:
+    parts = [LinearLR(optimizer, 1.0, 0.5, 3), CosineAnnealingLR(optimizer, 5)]
+    return SequentialLR(optimizer, parts, milestones=[3])
+
+
+def test_each_player_steps_its_own_schedule(tmp_path: Any) -> None:
+    def schedulers(generator: Any, discriminator: Any) -> Any:
+        each_update = {"scheduler": sequence(generator), "interval": "step", "frequency": 2}
+        return (
+            {"optimizer": generator, "lr_scheduler": each_update},
+            {"optimizer": discriminator, "lr_scheduler": ExponentialLR(discriminator, 0.5)},
+        )
+
+    gan = Rates(Updates(3), Updates(2), lr=(0.1, 0.2), schedulers=schedulers)
+    quiet_trainer(tmp_path, max_epochs=3).fit(gan, toy_loader())
+    assert gan.updates["generator"].steps == 12
+    stepped = by_torch(sequence, 6, 0.1)
+    updates = [epoch * 4 + micro_batch // 3 for epoch in range(3) for micro_batch in range(10)]
+    assert [rate for rate, _ in gan.rates] == [stepped[update // 2] for update in updates]
+    assert [rate for _, rate in gan.rates] == [0.2] * 10 + [0.1] * 10 + [0.05] * 10
+
+
+def test_lists_of_optimizers_and_schedulers(tmp_path: Any) -> None:
+    def schedulers(generator: Any, discriminator: Any) -> Any:
+        every = {"scheduler": StepLR(discriminator, 1, 0.1), "interval": "step"}
+        return [generator, discriminator], [StepLR(generator, 1, 0.5), every]
+
+    gan = Rates(lr=(1.0, 1.0), schedulers=schedulers)
+    quiet_trainer(tmp_path, max_epochs=2, limit_train_batches=2).fit(gan, toy_loader())
+    assert [rate for rate, _ in gan.rates] == [1.0, 1.0, 0.5, 0.5]
+    assert [rate for _, rate in gan.rates] == pytest.approx([1.0, 0.1, 0.01, 0.001])
+
+
+@pytest.mark.parametrize(("interval", "monitor"), [("epoch", "val/flat"), ("step", "discriminator/nonfinite")])
+def test_plateau_with_a_monitor(interval: str, monitor: str, tmp_path: Any, recwarn: Any) -> None:
+    def schedulers(generator: Any, discriminator: Any) -> Any:
+        plateau = ReduceLROnPlateau(generator, factor=0.5, patience=0)
+        watching = {"scheduler": plateau, "interval": interval, "monitor": monitor}
+        return {"optimizer": generator, "lr_scheduler": watching}, {"optimizer": discriminator}
+
+    gan = Rates(Updates(), Updates(), lr=(1e-2, 1e-2), schedulers=schedulers)
+    trainer = quiet_trainer(tmp_path, max_epochs=3, limit_train_batches=4)
+    trainer.fit(gan, toy_loader(), toy_loader(4))
+    expected = {
+        "epoch": [1e-2] * 8 + [5e-3] * 4,  # the flat metric's first value is its best
+        "step": [1e-2, *(1e-2 * 0.5**n for n in range(11))],
+    }
+    assert [rate for rate, _ in gan.rates] == pytest.approx(expected[interval])
+    assert not [str(w.message) for w in recwarn if "will be ignored" in str(w.message)]
+    assert trainer.callback_metrics["generator/lr"] == pytest.approx(gan.rates[-1][0])
+
+
+def test_a_plateau_without_its_metric_is_an_error_that_names_it(tmp_path: Any) -> None:
+    def schedulers(generator: Any, discriminator: Any) -> Any:
+        watching = {"scheduler": ReduceLROnPlateau(generator), "monitor": "val/stft"}
+        return {"optimizer": generator, "lr_scheduler": watching}, {"optimizer": discriminator}
+
+    with pytest.raises(MisconfigurationException, match="'val/stft' is no metric that was logged"):
+        quiet_trainer(tmp_path).fit(ToyGAN(schedulers=schedulers), toy_loader())
