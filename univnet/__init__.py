@@ -1,9 +1,34 @@
 """UnivNet: train and use a GAN vocoder (Jang et al. 2021, arXiv 2106.07889) with PyTorch Lightning."""
 
-from univnet.audio import LogMelSpectrogram
-from univnet.data import AudioDataModule
-from univnet.models import Generator
-from univnet.module import Schedule, UnivNet
-from univnet.vocoder import Vocoder
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from univnet.audio import LogMelSpectrogram
+    from univnet.data import AudioDataModule
+    from univnet.models import Generator
+    from univnet.module import Schedule, UnivNet
+    from univnet.vocoder import Vocoder
 
 __all__ = ["AudioDataModule", "Generator", "LogMelSpectrogram", "Schedule", "UnivNet", "Vocoder"]
+
+# Imported when first asked for: a vocoder needs neither Lightning nor the data.
+_HOMES = {
+    "AudioDataModule": "univnet.data",
+    "Generator": "univnet.models",
+    "LogMelSpectrogram": "univnet.audio",
+    "Schedule": "univnet.module",
+    "UnivNet": "univnet.module",
+    "Vocoder": "univnet.vocoder",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -51,7 +51,8 @@ class UnivNet(GANModule):
             the reconstruction loss alone and the discriminator rests (the paper: 200,000).
         generator_lr: the generator's learning rate; it overrides its optimizer's own.
         discriminator_lr: the discriminator's.
-        generator_optimizer: makes the generator's optimizer from its parameters.
+        generator_optimizer: makes the generator's optimizer from its parameters; ``None`` is AdamW with betas
+            (0.5, 0.9). In YAML, a ``class_path`` with ``init_args``.
         discriminator_optimizer: makes the discriminator's.
         generator_schedule: the generator's learning-rate schedule; ``None`` keeps the rate.
         discriminator_schedule: the discriminator's.
@@ -72,8 +73,8 @@ class UnivNet(GANModule):
         discriminator_start: int = 0,
         generator_lr: float = 1e-4,
         discriminator_lr: float = 1e-4,
-        generator_optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, betas=(0.5, 0.9)),
-        discriminator_optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, betas=(0.5, 0.9)),
+        generator_optimizer: OptimizerCallable | None = None,
+        discriminator_optimizer: OptimizerCallable | None = None,
         generator_schedule: Schedule | None = None,
         discriminator_schedule: Schedule | None = None,
         generator_updates: Updates = Updates(),
@@ -100,7 +101,9 @@ class UnivNet(GANModule):
                 f"{self.generator.hop_length}: make them equal"
             )
         if generator["n_mels"] != mel["n_mels"]:
-            wrong.append(f"generator.n_mels is {generator['n_mels']} but mel.n_mels is {mel['n_mels']}: make them equal")
+            wrong.append(
+                f"generator.n_mels is {generator['n_mels']} but mel.n_mels is {mel['n_mels']}: make them equal"
+            )
         if wrong:
             raise ValueError("; ".join(wrong))
 
@@ -124,7 +127,7 @@ class UnivNet(GANModule):
         return {"loss": loss, "stft": stft, **terms}
 
     def discriminator_loss(self, batch: Batch, fake: Tensor) -> dict[str, Tensor] | None:
-        """Return the least-squares loss over all sub-discriminators, and each one's; ``None`` before the game begins."""
+        """Return the least-squares loss over all sub-discriminators, and each's; ``None`` before the game begins."""
         if not self.adversarial:
             return None
         terms = discriminator_adversarial_loss(self.discriminator(batch["audio"]), self.discriminator(fake))
@@ -149,7 +152,8 @@ class UnivNet(GANModule):
         return [self._configure(name, getattr(self, name).parameters()) for name in self.updates]
 
     def _configure(self, player: str, parameters: Iterable[Tensor]) -> dict[str, Any]:
-        optimizer: Optimizer = self._make_optimizer[player](parameters)
+        make_optimizer: Callable = self._make_optimizer[player] or _default_optimizer
+        optimizer: Optimizer = make_optimizer(parameters)
         for group in optimizer.param_groups:
             group["lr"] = self.hparams[f"{player}_lr"]
         schedule = self._schedule[player]
@@ -158,8 +162,8 @@ class UnivNet(GANModule):
         how: dict[str, Any] = {"interval": schedule.interval, "frequency": schedule.frequency}
         if schedule.monitor is not None:
             how["monitor"] = schedule.monitor
-        make: Callable = schedule.scheduler
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": make(optimizer), **how}}
+        make_scheduler: Callable = schedule.scheduler
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": make_scheduler(optimizer), **how}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what a vocoder is rebuilt from: the generator's and the mel-spectrogram's arguments, in plain types."""
@@ -169,13 +173,26 @@ class UnivNet(GANModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another model, naming what differs."""
         super().on_load_checkpoint(checkpoint)
-        theirs = checkpoint.get("univnet", {})
+        theirs, parts = checkpoint.get("univnet", {}), {"generator": self.generator.config, "mel": self.mel.config}
         differ = [
             f"{part}.{key} is {theirs[part].get(key)!r} in the checkpoint and {value!r} here"
-            for part, ours in (("generator", self.generator.config), ("mel", self.mel.config))
+            for part, ours in parts.items()
             if part in theirs
             for key, value in ours.items()
             if theirs[part].get(key) != value
         ]
+        if not differ:
+            shapes, here = (
+                {k: tuple(v.shape) for k, v in d.items()} for d in (checkpoint["state_dict"], self.state_dict())
+            )
+            names = sorted(name for name in shapes.keys() | here.keys() if shapes.get(name) != here.get(name))
+            differ = [
+                f"{name} is {shapes.get(name, 'missing')} in the checkpoint and {here.get(name, 'missing')} here"
+                for name in names[:1]
+            ] + [f"and {len(names) - 1} more weights differ"] * (len(names) > 1)
         if differ:
-            raise ValueError(f"the checkpoint is of another model: {'; '.join(differ)}; resume it with its own config")
+            raise ValueError(f"the checkpoint is of another model: {'; '.join(differ)}; use it with its own config")
+
+
+def _default_optimizer(parameters: Iterable[Tensor]) -> Optimizer:
+    return torch.optim.AdamW(parameters, betas=(0.5, 0.9))

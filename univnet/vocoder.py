@@ -1,6 +1,8 @@
 """Load a trained vocoder and make audio with it."""
 
+import pickle
 from os import PathLike
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -36,9 +38,7 @@ class Vocoder(nn.Module):
             FileNotFoundError: where there is no such file.
             ValueError: where it is not a checkpoint of this package.
         """
-        checkpoint = _read(path)
-        if not isinstance(checkpoint, dict) or not {"univnet", "state_dict"} <= checkpoint.keys():
-            raise ValueError(f"{path} is not a checkpoint that univnet wrote")
+        checkpoint = read_checkpoint(path)
         about, prefix = checkpoint["univnet"], "generator."
         generator = Generator(**about["generator"])
         weights = checkpoint["state_dict"].items()
@@ -66,10 +66,24 @@ class Vocoder(nn.Module):
         return audio[..., edge:-edge]
 
 
-def _read(path: str | PathLike[str]) -> Any:
+def read_checkpoint(path: str | PathLike[str]) -> dict[str, Any]:
+    """Return what a training checkpoint holds, on the CPU; only tensors and plain types are read, no code is run.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: where it is not a checkpoint of this package.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no checkpoint {path}")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"there is no checkpoint {path}") from None
-    except Exception as error:  # torch raises many kinds for a file that is damaged or not its own
-        raise ValueError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        what = "holds code besides weights and is not loaded" if "global" in str(error).lower() else "is no checkpoint"
+        raise ValueError(f"{path} {what}: give a file that univnet's training wrote") from error
+    except Exception as error:  # torch raises many kinds for a file that is damaged
+        raise ValueError(
+            f"{path} is damaged or no checkpoint: give another file that univnet's training wrote"
+        ) from error
+    if not isinstance(checkpoint, dict) or not {"univnet", "state_dict"} <= checkpoint.keys():
+        raise ValueError(f"{path} is not a checkpoint that univnet's training wrote")
+    return checkpoint

@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 import torch
-from toy import ToyGAN, quiet_trainer, toy_loader
 from torch import nn
+from toy import ToyGAN, quiet_trainer, toy_loader
 
 from univnet.gan import Updates
 
@@ -17,7 +17,7 @@ def peak() -> int:
 
 
 class Wide(ToyGAN):
-    """Activations of some 300 MiB against 2 MiB of parameters."""
+    """Activations of some 150 MiB against 2 MiB of parameters."""
 
     def __init__(self, k: int) -> None:
         super().__init__(Updates(k), Updates(k), dtype=torch.float32)
@@ -27,6 +27,6 @@ class Wide(ToyGAN):
 
 folder, k = sys.argv[1], int(sys.argv[2])
 before = peak()
-loader = toy_loader(8 * 32768, batch_size=32768, dtype=torch.float32)
+loader = toy_loader(8 * 16384, batch_size=16384, dtype=torch.float32)
 quiet_trainer(folder, max_epochs=2).fit(Wide(k), loader)
 print(peak() - before)

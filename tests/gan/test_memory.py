@@ -16,5 +16,5 @@ def test_peak_memory_is_flat_in_k(tmp_path: Path) -> None:
     for k in (1, 8):
         command = [sys.executable, script, tmp_path, str(k)]
         peaks[k] = int(subprocess.check_output(command, env=environment, text=True, timeout=200).split()[-1])
-    assert peaks[1] > 2**27
+    assert peaks[1] > 2**26
     assert peaks[8] == pytest.approx(peaks[1], rel=0.03)

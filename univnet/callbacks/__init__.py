@@ -1,7 +1,8 @@
-"""What is seen and heard of a training run."""
+"""What is seen, heard and kept of a training run."""
 
+from univnet.callbacks.last import LastCheckpoint
 from univnet.callbacks.progress import UpdateProgressBar
 from univnet.callbacks.samples import ValidationSamples
 from univnet.callbacks.throughput import AudioThroughput
 
-__all__ = ["AudioThroughput", "UpdateProgressBar", "ValidationSamples"]
+__all__ = ["AudioThroughput", "LastCheckpoint", "UpdateProgressBar", "ValidationSamples"]

@@ -17,14 +17,14 @@ def mel_picture(real: np.ndarray, generated: np.ndarray, mel: Mapping[str, Any],
         mel: the spectrogram's arguments, for the time axis.
         title: what to write above.
     """
-    figure = Figure(figsize=(9, 6.5), layout="constrained")
+    figure = Figure(figsize=(8, 5.5), layout="constrained")
     FigureCanvasAgg(figure)
     seconds = real.shape[1] * mel["hop_length"] / mel["sample_rate"]
     span = {"vmin": real.min(), "vmax": real.max(), "cmap": "magma"}
     rows = {
         "real": (real, span),
         "generated": (generated, span),
-        "generated − real": (generated - real, {"vmin": -3, "vmax": 3, "cmap": "RdBu_r"}),
+        "generated minus real": (generated - real, {"vmin": -3, "vmax": 3, "cmap": "RdBu_r"}),
     }
     for ax, (name, (values, how)) in zip(figure.subplots(3, 1, sharex=True), rows.items(), strict=True):
         image = ax.imshow(values, origin="lower", aspect="auto", extent=(0, seconds, 0, len(values)), **how)

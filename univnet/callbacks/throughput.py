@@ -15,13 +15,15 @@ class AudioThroughput(Callback):
     """
 
     def __init__(self) -> None:
+        self._logged_at = 0
         self._restart()
 
     def _restart(self) -> None:
-        self._samples, self._since, self._logged_at = 0, time.perf_counter(), -1
+        self._samples, self._since = 0, time.perf_counter()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
+        self._logged_at = trainer.global_step
         self._restart()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -35,10 +37,11 @@ class AudioThroughput(Callback):
         assert isinstance(pl_module, UnivNet)
         self._samples += batch["audio"].numel()
         step, every = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if not every or step % every or step in (0, self._logged_at):
+        if not every or step % every or step == self._logged_at:
             return
-        now = time.perf_counter()
         seconds = self._samples * trainer.world_size / pl_module.mel.sample_rate
+        speed = seconds / (time.perf_counter() - self._since)
         for logger in trainer.loggers:
-            logger.log_metrics({"throughput/audio_seconds_per_second": seconds / (now - self._since)}, step=step)
-        self._samples, self._since, self._logged_at = 0, now, step
+            logger.log_metrics({"throughput/audio_seconds_per_second": speed}, step=step)
+        self._logged_at = step
+        self._restart()

@@ -40,7 +40,8 @@ class AudioDataModule(LightningDataModule):
         validation: share (float below 1) or number (int) of the files to validate on; 0 for no validation.
         validation_manifest: or a manifest of the files to validate on; `validation` then counts for nothing.
         validation_seconds: longer validation utterances are cut there; None: they are not.
-        short: "pad" extends recordings shorter than a segment with zeros, "skip" leaves them out.
+        short: "pad" extends recordings shorter than a segment with zeros, "skip" leaves them out of training. To
+            validate on they are always extended.
         check: "full" decodes every file before training and leaves out the bad ones, "header" only opens them.
         seed: of the split, the order, and the segments' places.
         drop_last: leave out an epoch's last batch if it is not full. A batch that is the only one is kept.
@@ -118,7 +119,7 @@ class AudioDataModule(LightningDataModule):
         else:
             training, (validation, _) = files, check_files(read_manifest(self.validation_manifest), self.check)
         warn_of_resampling([*training, *validation], self.mel.sample_rate)
-        self.validation_dataset = UtteranceDataset(validation, self.mel, self.validation_seconds)
+        self.validation_dataset = UtteranceDataset(validation, self.mel, self.validation_seconds, self.segment_length)
         self.train_dataset = SegmentDataset(training, self.mel, self.segment_length, self.short, self.seed)
 
     def _listed(self) -> Sequence[AudioFile]:

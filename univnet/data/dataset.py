@@ -116,23 +116,29 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
     """Whole recordings, cut to whole frames.
 
     Items: `{"audio": (1, frames · hop_length), "name": str}`, and if the files name mels
-    `"mel": (n_mels, frames)`. A recording shorter than a frame is extended with zeros to one.
+    `"mel": (n_mels, frames)`. A recording shorter than `least` is extended with zeros to it.
 
     Args:
         files: checked files (`check_files`), all with a mel or all without.
         mel: the mel spectrogram in use: gives sample rate and hop length.
         max_seconds: longer recordings are cut there; default: none is.
+        least: in samples at `mel.sample_rate`, but no more than `max_seconds`; always at least a frame.
 
     Raises:
         ValueError: only some files have a mel; on reading, a mel that does not fit its audio.
     """
 
-    def __init__(self, files: Sequence[AudioFile], mel: LogMelSpectrogram, max_seconds: float | None = None) -> None:
+    def __init__(
+        self, files: Sequence[AudioFile], mel: LogMelSpectrogram, max_seconds: float | None = None, least: int = 1
+    ) -> None:
         if mistakes := _mel_mistakes(files):
             raise ValueError("UtteranceDataset: " + "; ".join(mistakes) + ".")
         self.files = list(files)
         self.mel = _Grid.of(mel)
         self.max_seconds = max_seconds
+        if max_seconds is not None:
+            least = min(least, int(max_seconds * mel.sample_rate))
+        self.least = least // mel.hop_length  # frames
 
     def __len__(self) -> int:
         return len(self.files)
@@ -148,9 +154,10 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
         if self.max_seconds is not None:
             frames = max(1, min(frames, int(self.max_seconds * grid.sample_rate) // grid.hop_length))
         if given is not None:
-            item["mel"] = torch.from_numpy(np.array(given[:, :frames], dtype=np.float32))
-        length = frames * grid.hop_length
-        audio = read_segment(file.path, 0, min(length, samples), grid.sample_rate)
+            mel = torch.from_numpy(np.array(given[:, :frames], dtype=np.float32))
+            item["mel"] = F.pad(mel, (0, max(0, self.least - frames)), value=grid.silence)
+        samples, length = min(samples, frames * grid.hop_length), max(frames, self.least) * grid.hop_length
+        audio = read_segment(file.path, 0, samples, grid.sample_rate)
         return {"audio": F.pad(audio, (0, length - audio.shape[1])), **item}
 
 

@@ -65,11 +65,13 @@ def scan_folder(root: str | Path) -> list[AudioFile]:
     """
     root = Path(root)
     if not root.is_dir():
-        raise FileNotFoundError(f"There is no folder {root} to look for audio in.")
+        raise FileNotFoundError(f"There is no folder {root} to look for audio in: check data.root.")
     paths = (path for path in root.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
     files = [AudioFile(path, path.relative_to(root).as_posix()) for path in paths]
     if not files:
-        raise ValueError(f"The folder {root} holds no {', '.join(EXTENSIONS)} file at any depth.")
+        raise ValueError(
+            f"The folder {root} holds no {', '.join(EXTENSIONS)} file at any depth: point data.root at recordings."
+        )
     return sorted(files, key=lambda file: file.name)
 
 
@@ -85,7 +87,7 @@ def read_manifest(path: str | Path) -> list[AudioFile]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"There is no manifest {path}.")
+        raise FileNotFoundError(f"There is no manifest {path}: check its name.")
     with path.open(newline="", encoding="utf-8-sig") as table:
         tabs = "\t" in table.readline()
         table.seek(0)
@@ -132,7 +134,7 @@ def check_files(
     if dropped:
         reasons = "; ".join(f"{len(bad)} {reason}, for example {bad[0].path}" for reason, bad in dropped.items())
         if not kept:
-            raise ValueError(f"None of the {len(files)} audio files can be used: {reasons}.")
+            raise ValueError(f"None of the {len(files)} audio files can be used: {reasons}. Mend or replace them.")
         warnings.warn(f"{len(files) - len(kept)} of {len(files)} audio files are left out: {reasons}.", stacklevel=2)
     return kept, dropped
 

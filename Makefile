@@ -1,0 +1,38 @@
+# `make demo` and `make test` are all anyone types; both install into .venv first.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin
+
+.PHONY: help install demo test lint test-slow test-gpu clean
+
+help:
+	@echo "make demo       train a small vocoder on data/demo (about 5 minutes on 2 cores)"
+	@echo "make test       lint, types and tests (about 5 minutes on 2 cores)"
+	@echo "make test-slow  the tests that take minutes each;  make test-gpu  those that need CUDA"
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	test -x $(RUN)/python || $(PYTHON) -m venv $(VENV)
+	$(RUN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: install
+	$(RUN)/univnet demo
+
+lint: install
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/mypy
+
+test: lint
+	$(RUN)/python -m pytest
+
+test-slow: install
+	$(RUN)/python -m pytest -m slow
+
+test-gpu: install
+	$(RUN)/python -m pytest -m gpu
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

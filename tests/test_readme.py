@@ -1,0 +1,44 @@
+"""What the README tells people to type, typed."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README.read_text(), re.DOTALL)
+
+
+def test_another_gan_trains(tmp_path: Path) -> None:
+    code = next(block for block in blocks("python") if "class MyGAN" in block)
+    names: dict[str, Any] = {"torch": torch}
+    exec(code, names)
+    with torch.random.fork_rng():
+        gan = names["MyGAN"]()
+        gan.generator, gan.discriminator = nn.Linear(3, 2), nn.Linear(2, 1)
+        data = [{"condition": torch.randn(3), "real": torch.randn(2)} for _ in range(20)]
+        import lightning
+
+        trainer = lightning.Trainer(
+            max_epochs=5, accelerator="cpu", logger=False, enable_checkpointing=False, default_root_dir=tmp_path
+        )
+        trainer.fit(gan, DataLoader(data, batch_size=2))
+    assert trainer.global_step == 4 * 2 + 3  # ten micro-batches: windows of 8 for four epochs, then of 4
+    assert gan.updates["discriminator"].steps == 25
+
+
+@pytest.mark.parametrize("path", re.findall(r"\]\((?!http|#)([^)]+)\)", README.read_text()))
+def test_what_it_links_to_exists(path: str) -> None:
+    assert (README.parent / path).exists()
+
+
+def test_the_configurations_it_names_exist() -> None:
+    named = set(re.findall(r"configs/\w+\.yaml", README.read_text()))
+    assert named == {str(path.relative_to(README.parent)) for path in README.parent.glob("configs/*.yaml")}

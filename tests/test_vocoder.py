@@ -1,0 +1,88 @@
+"""The vocoder: the very audio of the generator that was trained."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from small import GENERATOR, MEL
+
+from univnet import Generator, LogMelSpectrogram, UnivNet, Vocoder
+from univnet.vocoder import EDGE_FRAMES, read_checkpoint
+
+
+@pytest.fixture(scope="module")
+def module() -> UnivNet:
+    torch.manual_seed(0)
+    module = UnivNet(generator=Generator(**GENERATOR), mel=LogMelSpectrogram(**MEL))
+    with torch.no_grad():
+        for parameter in module.generator.parameters():  # as training would: no weight as it was made
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    return module
+
+
+@pytest.fixture(scope="module")
+def checkpoint(module: UnivNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("vocoder") / "trained.ckpt"
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    trainer.strategy.connect(module)
+    trainer.save_checkpoint(path, weights_only=True)
+    return path
+
+
+@pytest.fixture
+def mel(speech: Any) -> torch.Tensor:
+    audio = torch.from_numpy(speech[8000:24000]).reshape(2, 1, -1)
+    return LogMelSpectrogram(**MEL)(audio)
+
+
+def test_it_speaks_as_the_trained_generator_does(module: UnivNet, checkpoint: Path, mel: torch.Tensor) -> None:
+    vocoder = Vocoder.from_checkpoint(checkpoint)
+    edge = torch.full((2, 20, EDGE_FRAMES), 1e-5).log()
+    noise = torch.randn(2, 4, mel.shape[2] + 2 * EDGE_FRAMES, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        expected = module.generator(torch.cat([edge, mel, edge], 2), noise)
+    expected = expected[..., EDGE_FRAMES * 256 : -EDGE_FRAMES * 256]
+    torch.testing.assert_close(vocoder(mel, seed=3), expected, rtol=0, atol=1e-6)
+    assert expected.std() > 1e-3
+
+
+@pytest.mark.parametrize("frames", [1, 2, 7, 31])
+def test_the_output_is_frames_times_hop_long(checkpoint: Path, mel: torch.Tensor, frames: int) -> None:
+    audio = Vocoder.from_checkpoint(checkpoint)(mel[..., :frames])
+    assert audio.shape == (2, 1, frames * 256)
+    assert audio.abs().max() <= 1
+    assert not audio.requires_grad
+
+
+def test_the_seed_fixes_the_audio(checkpoint: Path, mel: torch.Tensor) -> None:
+    vocoder = Vocoder.from_checkpoint(checkpoint)
+    state = torch.get_rng_state()
+    assert torch.equal(vocoder(mel), vocoder(mel, seed=0))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not torch.equal(vocoder(mel), vocoder(mel, seed=1))
+    assert not torch.equal(vocoder(mel, seed=None), vocoder(mel, seed=None))
+
+
+def test_it_knows_its_mel(checkpoint: Path) -> None:
+    vocoder = Vocoder.from_checkpoint(checkpoint)
+    assert vocoder.sample_rate == 16000
+    assert vocoder.mel.config == LogMelSpectrogram(**MEL).config
+
+
+def test_a_checkpoint_is_read_as_plain_values_only(tmp_path: Path) -> None:
+    torch.save({"univnet": {}, "state_dict": {}, "extra": Path("x")}, tmp_path / "code.ckpt")
+    with pytest.raises(ValueError, match=r"code\.ckpt holds code besides weights and is not loaded: give a file"):
+        read_checkpoint(tmp_path / "code.ckpt")
+    with pytest.raises(FileNotFoundError, match="there is no checkpoint"):
+        read_checkpoint(tmp_path / "nowhere.ckpt")
+
+
+def test_a_vocoder_needs_no_lightning() -> None:
+    code = "import sys; from univnet import Vocoder; import univnet.synthesize, univnet.cli; "
+    code += "print([name for name in sys.modules if name.split('.')[0] in ('lightning', 'matplotlib', 'tensorboard')])"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
