@@ -217,6 +217,16 @@ def test_a_csv_logger_serves_as_well_and_keeps_its_rows_when_resumed(config: Pat
     assert {row[header.index("step")] for row in later} == {"3"}
 
 
+def test_the_bar_and_the_checkpoints_can_be_switched_off(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    off = ["--trainer.enable_progress_bar", "false", "--trainer.enable_checkpointing", "false"]
+    main(["fit", "--config", str(config), *off, "--trainer.logger.save_dir", str(tmp_path)])
+    assert "it/s" not in capsys.readouterr().out
+    assert list(tmp_path.rglob("events*"))
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
 class TestMistakesAreToldInOneLine:
     def test_no_verb_lists_them(self, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit) as ended:

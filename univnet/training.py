@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -145,6 +145,12 @@ class TrainingCLI(LightningCLI):
             _log_on_in(last.parent.parent, config.trainer.logger)
         if config.get("ckpt_path"):
             read_checkpoint(config.ckpt_path)  # a damaged one is refused before anything is built or written
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        """Leave out the callbacks of every run that the trainer's switches are against."""
+        switches = {"enable_progress_bar": ProgressBar, "enable_checkpointing": Checkpoint}
+        off = tuple(kind for switch, kind in switches.items() if config.get(switch) is False)
+        return super()._instantiate_trainer(config, [each for each in callbacks if not isinstance(each, off)])
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
