@@ -31,12 +31,18 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument("inputs", nargs="+", type=Path, help="recordings (their mel is taken first) or mels as .npy")
     parser.add_argument("--checkpoint", required=True, type=Path, help="a checkpoint that training wrote")
     parser.add_argument("--output", required=True, type=Path, help="the folder to write to; made where missing")
+    parser.add_argument(
+        "--weights",
+        choices=("auto", "averaged", "raw"),
+        default="auto",
+        help="which of the checkpoint's (default: the averaged ones if there are any)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the input noise (default: 0)")
     parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
     parser.add_argument("--pictures", action="store_true", help="also draw each recording's mel beside the output's")
     options = parser.parse_args(argv)
     _check_targets(options.inputs, options.output)
-    vocoder = Vocoder.from_checkpoint(options.checkpoint)
+    vocoder = Vocoder.from_checkpoint(options.checkpoint, options.weights)
     try:
         vocoder.to(options.device)
     except (RuntimeError, AssertionError) as error:

@@ -3,13 +3,14 @@
 import pickle
 from os import PathLike
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from univnet.audio import LogMelSpectrogram
+from univnet.gan import averaged_weights
 from univnet.models import Generator
 
 EDGE_FRAMES = 10  # of silence around the input: without them the first and last samples click
@@ -31,18 +32,29 @@ class Vocoder(nn.Module):
         self.eval()
 
     @classmethod
-    def from_checkpoint(cls, path: str | PathLike[str]) -> Self:
+    def from_checkpoint(cls, path: str | PathLike[str], weights: Literal["auto", "averaged", "raw"] = "auto") -> Self:
         """Load from a training checkpoint; only tensors and plain types are read from it (``weights_only``).
+
+        Args:
+            path: the file.
+            weights: ``"averaged"`` takes the SWA or EMA weights, ``"raw"`` the optimizer's, ``"auto"`` the averaged
+                if there are any.
 
         Raises:
             FileNotFoundError: where there is no such file.
-            ValueError: where it is not a checkpoint of this package.
+            ValueError: where it is not a checkpoint of this package, or holds no averaged weights that are asked for.
         """
         checkpoint = read_checkpoint(path)
         about, prefix = checkpoint["univnet"], "generator."
+        raw = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+        averaged = None if weights == "raw" else averaged_weights(checkpoint)
+        if averaged is None and weights == "averaged":
+            raise ValueError(f"{path} holds no averaged weights: take weights='auto' or 'raw'")
+        chosen = averaged or raw
         generator = Generator(**about["generator"])
-        weights = checkpoint["state_dict"].items()
-        generator.load_state_dict({k.removeprefix(prefix): v for k, v in weights if k.startswith(prefix)})
+        if not any(".parametrizations." in name for name in chosen):  # weights as they take effect
+            generator.remove_weight_norm()
+        generator.load_state_dict(chosen)
         return cls(generator, LogMelSpectrogram(**about["mel"]))
 
     @property

@@ -59,8 +59,8 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer, anew=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save what is not saved yet."""
-        self._save(trainer)
+        """Save once more: averages have taken the last weights by now."""
+        self._save(trainer, anew=True)
         self._give_back()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

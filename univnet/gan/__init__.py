@@ -1,7 +1,46 @@
 """Training techniques for two-player (generator / discriminator) Lightning modules, per optimizer."""
 
-from univnet.gan.cyclical import CyclicalLR
-from univnet.gan.module import GANModule
-from univnet.gan.updates import NonFiniteError, Player, Updates
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["CyclicalLR", "GANModule", "NonFiniteError", "Player", "Updates"]
+if TYPE_CHECKING:
+    from univnet.gan.averaged import averaged_weights
+    from univnet.gan.cyclical import CyclicalLR
+    from univnet.gan.ema import ExponentialMovingAverage
+    from univnet.gan.module import GANModule
+    from univnet.gan.swa import StochasticWeightAveraging
+    from univnet.gan.updates import NonFiniteError, Player, Updates
+
+__all__ = [
+    "CyclicalLR",
+    "ExponentialMovingAverage",
+    "GANModule",
+    "NonFiniteError",
+    "Player",
+    "StochasticWeightAveraging",
+    "Updates",
+    "averaged_weights",
+]
+
+# Imported when first asked for: whoever reads an average from a checkpoint needs no Lightning.
+_HOMES = {
+    "averaged_weights": "averaged",
+    "CyclicalLR": "cyclical",
+    "ExponentialMovingAverage": "ema",
+    "GANModule": "module",
+    "StochasticWeightAveraging": "swa",
+    "NonFiniteError": "updates",
+    "Player": "updates",
+    "Updates": "updates",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
+from univnet.gan.averaging import save_averages
 from univnet.gan.precision import lent_scaler, no_autocast
 from univnet.gan.resume import capture, restore
 from univnet.gan.schedules import Schedules
@@ -27,8 +28,8 @@ class GANModule(LightningModule):
     Subclass it and define :meth:`generate`, :meth:`generator_loss`, :meth:`discriminator_loss`, and
     ``configure_optimizers`` (the generator's optimizer first, the discriminator's second; schedulers in any of
     Lightning's forms, ``interval: step`` counting that player's updates). A subclass that overrides
-    ``setup``, ``on_train_start``, ``on_train_epoch_end``, ``on_save_checkpoint`` or ``on_load_checkpoint`` calls
-    ``super()``'s.
+    ``setup``, ``on_train_start``, ``on_train_epoch_end``, ``on_validation_start``, ``on_save_checkpoint`` or
+    ``on_load_checkpoint`` calls ``super()``'s.
 
     ``trainer.global_step``, ``max_steps``, ``every_n_train_steps`` and the loggers' axis count the generator's
     updates; ``module.updates["discriminator"].steps`` and ``.micro_batches`` count the rest.
@@ -96,8 +97,7 @@ class GANModule(LightningModule):
             self._log_updates()
         if last:
             self._schedules.after_epoch(self.trainer, plateau=False)
-        # Lightning would count micro-batches here. This is the axis of every metric it logs.
-        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.global_step
+        self._set_axis()
 
     def _accumulate(self, player: Player, loss: Callable, batch: Any, fake: Any, last: bool) -> bool:
         """Add this micro-batch to ``player``'s window; return whether that fills it."""
@@ -158,6 +158,14 @@ class GANModule(LightningModule):
             for player in self.updates.values():
                 player.logged()
 
+    def _set_axis(self) -> None:
+        # At this number Lightning logs whatever it logs; it would count micro-batches.
+        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.global_step
+
+    def on_validation_start(self) -> None:
+        """Log validation at the generator updates made, also where Lightning has counted on."""
+        self._set_axis()
+
     def on_validation_model_zero_grad(self) -> None:
         """Keep the gradients of open windows through validation; closed windows have none."""
 
@@ -193,7 +201,9 @@ class GANModule(LightningModule):
             self._schedules.after_epoch(self.trainer, plateau=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what resuming at this very micro-batch takes, once there is something trained."""
+        """Add the averages and, once there is something trained, what resuming at this very micro-batch takes."""
+        if self._trainer is not None:
+            save_averages(self.trainer, checkpoint)
         if all(player.optimizer for player in self.updates.values()):
             checkpoint["gan"] = capture(self.trainer, self.updates, self._schedules)
 

@@ -68,9 +68,7 @@ def _finish_micro_batch(trainer: Trainer, schedules: Schedules, validation: bool
     if not epoch_end:
         if validation:  # pretend that it was interrupted, which Lightning mends
             loop.val_loop._restart_stage = RestartStage.RESTARTED_MID_EVALUATION
-            loop._batches_that_stepped = trainer.global_step - 1  # it adds one
         return
-    loop._batches_that_stepped = trainer.global_step
     epochs = trainer.fit_loop.epoch_progress.current
     epochs.completed -= 1  # what follows belongs to the epoch that Lightning has just put behind it
     if validation:

@@ -21,12 +21,14 @@ class Schedules:
 
     Attributes:
         seen: the last value of each metric watched. Checkpoints carry it, since a resumed run has logged nothing yet.
+        held: the names of players whose schedulers rest, because something else drives their rate.
     """
 
     def __init__(self, players: Mapping[str, Player]) -> None:
         self._players = players
         self._watched: dict[int, tuple[str | None, bool]] = {}
         self.seen: dict[str, float] = {}
+        self.held: set[str] = set()
 
     def note(self, answer: Any) -> Any:
         """Keep which metric each scheduler in ``configure_optimizers``' answer watches.
@@ -53,15 +55,25 @@ class Schedules:
     def after_updates(self, trainer: Trainer, moved: Iterable[Player]) -> None:
         """Step what the updates of the players that ``moved`` make due (``interval: step``)."""
         for player in moved:
-            for config in _due(trainer, "step", player.steps):
+            for config in self._due(trainer, "step", player.steps):
                 if config.scheduler.optimizer is player.optimizer:
                     self._step(trainer, config)
 
     def after_epoch(self, trainer: Trainer, plateau: bool) -> None:
         """Step what the present epoch's end makes due (``interval: epoch``): those that watch a metric, or the rest."""
-        for config in _due(trainer, "epoch", trainer.current_epoch + 1):
+        for config in self._due(trainer, "epoch", trainer.current_epoch + 1):
             if isinstance(config.scheduler, ReduceLROnPlateau) == plateau:
                 self._step(trainer, config)
+
+    def _due(self, trainer: Trainer, interval: str, count: int) -> list[LRSchedulerConfig]:
+        resting = [self._players[name].optimizer for name in self.held]
+        return [
+            config
+            for config in trainer.lr_scheduler_configs
+            if config.interval == interval
+            and count % config.frequency == 0
+            and not any(config.scheduler.optimizer is optimizer for optimizer in resting)
+        ]
 
     def _step(self, trainer: Trainer, config: LRSchedulerConfig) -> None:
         step = trainer.lightning_module.lr_scheduler_step
@@ -76,8 +88,3 @@ class Schedules:
             raise MisconfigurationException(f"ReduceLROnPlateau's monitor {name!r} is no metric that was logged")
         else:
             log.warning("ReduceLROnPlateau's monitor %r is not logged yet", name)
-
-
-def _due(trainer: Trainer, interval: str, count: int) -> list[LRSchedulerConfig]:
-    configs = trainer.lr_scheduler_configs
-    return [config for config in configs if config.interval == interval and count % config.frequency == 0]
