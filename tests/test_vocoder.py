@@ -67,6 +67,25 @@ def test_the_seed_fixes_the_audio(checkpoint: Path, mel: torch.Tensor) -> None:
     assert not torch.equal(vocoder(mel, seed=None), vocoder(mel, seed=None))
 
 
+@pytest.mark.parametrize("kind", ["effective", "parameters"])
+def test_it_takes_the_averaged_weights_where_there_are_any(checkpoint: Path, kind: str, tmp_path: Path) -> None:
+    raw = read_checkpoint(checkpoint)
+    trained = Vocoder.from_checkpoint(checkpoint).generator
+    network = Generator(**GENERATOR)
+    if kind == "effective":
+        network.remove_weight_norm()
+    average = {name: value + 0.01 for name, value in network.state_dict().items()}
+    raw["averaged"] = {"generator": {"swa": {"n_averaged": 3, "updates": 7, "weights": average}}}
+    torch.save(raw, tmp_path / "both.ckpt")
+    network.load_state_dict(average)
+    network.remove_weight_norm()
+    for weights, expected in (("auto", network), ("averaged", network), ("raw", trained)):
+        ours = Vocoder.from_checkpoint(tmp_path / "both.ckpt", weights).generator.state_dict()
+        assert all(torch.equal(ours[name], value) for name, value in expected.state_dict().items())
+    with pytest.raises(ValueError, match="holds no averaged weights"):
+        Vocoder.from_checkpoint(checkpoint, "averaged")
+
+
 def test_it_knows_its_mel(checkpoint: Path) -> None:
     vocoder = Vocoder.from_checkpoint(checkpoint)
     assert vocoder.sample_rate == 16000
