@@ -1,5 +1,6 @@
 """The command line, as its users meet it: what a run leaves behind, how it is resumed, and how mistakes are told."""
 
+import os
 import pickle
 import shutil
 import signal
@@ -202,6 +203,27 @@ def test_ctrl_c_saves_the_state_at_the_end_of_a_micro_batch(config: Path, tmp_pa
             assert torch.equal(value, uninterrupted["state_dict"][name]), name
     discriminator, generator = (interrupted["gan"]["players"][name] for name in ("discriminator", "generator"))
     assert discriminator["micro_batches"] == generator["micro_batches"]  # neither player is ahead
+
+
+def test_sigterm_to_all_processes_saves_the_state(config: Path, tmp_path: Path) -> None:
+    """As a cluster's scheduler ends a job: the loader's processes get the signal too."""
+    command = [*TRAIN, "fit", "--config", str(config), "--trainer.max_steps", "100000", "--data.num_workers", "1"]
+    command += ["--checkpoint_every.every_n_train_steps", "3", "--trainer.limit_val_batches", "0"]
+    command += ["--trainer.logger.init_args.save_dir", str(tmp_path)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    checkpoints = tmp_path / "small" / "version_0" / "checkpoints"
+    try:
+        until = time.monotonic() + 60
+        while not (checkpoints / "step_3.ckpt").exists():
+            assert process.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert "Traceback" not in err
+    assert load(checkpoints / "last.ckpt")["global_step"] >= 3
 
 
 def test_a_csv_logger_serves_as_well_and_keeps_its_rows_when_resumed(config: Path, tmp_path: Path) -> None:

@@ -17,6 +17,9 @@ def run(argv: Sequence[str]) -> None:
     Raises:
         FileNotFoundError: outside the repository, where there is no such configuration.
     """
+    if {"-h", "--help"} & set(argv):
+        print(f"usage: univnet demo [--OPTION VALUE …]\n\nThe options are those of `univnet fit`, by {CONFIG}.")
+        return
     if not Path(CONFIG).is_file():
         raise FileNotFoundError(f"the demo needs {CONFIG} and data/demo: run it in the repository's folder")
     with told_plainly():

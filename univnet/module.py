@@ -60,7 +60,8 @@ class UnivNet(GANModule):
         discriminator_updates: the discriminator's.
 
     Raises:
-        ValueError: naming every way in which the generator and the mel-spectrogram do not fit.
+        ValueError: naming every number that is negative, and every way in which the generator and the mel-spectrogram
+            do not fit each other.
     """
 
     def __init__(
@@ -93,7 +94,13 @@ class UnivNet(GANModule):
 
     def _check_fit(self) -> None:
         generator, mel = self.generator.config, self.mel.config
-        wrong = []
+        numbers = {
+            "generator_lr": self.hparams["generator_lr"],
+            "discriminator_lr": self.hparams["discriminator_lr"],
+            "stft_weight": self.stft_weight,
+            "discriminator_start": self.discriminator_start,
+        }
+        wrong = [f"{name} must not be negative, got {value}" for name, value in numbers.items() if value < 0]
         if self.generator.hop_length != mel["hop_length"]:
             strides = "·".join(map(str, generator["strides"]))
             wrong.append(

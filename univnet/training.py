@@ -20,7 +20,10 @@ from univnet.gan import NonFiniteError
 from univnet.module import UnivNet
 from univnet.vocoder import read_checkpoint
 
-LOGGER = {"class_path": "lightning.pytorch.loggers.TensorBoardLogger", "init_args": {"save_dir": "runs"}}
+LOGGER = {
+    "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
+    "init_args": {"save_dir": "runs", "default_hp_metric": False},
+}
 CHECKPOINT_BEST = {
     "monitor": "val/stft",
     "filename": "best",
@@ -45,6 +48,7 @@ CHATTER = (
     "does not have many workers",  # data.num_workers is the user's choice
     "callbacks used to create the checkpoint need to be provided",  # one's own options have changed since
     "The dirpath has changed from",  # a new folder has a best checkpoint of its own
+    "Total length of .* across ranks is zero",  # data.validation=0 asks for that
     "litlogger",  # advertisement
     "litmodels",
     "Seed set to",
@@ -139,12 +143,20 @@ class TrainingCLI(LightningCLI):
         """Refuse what cannot work, and find the run that ``--ckpt_path last`` resumes, to go on in its folder."""
         config = self.config[self.subcommand] if self.subcommand else self.config
         _refuse_one_optimizer_options(config.trainer)
+        if self.subcommand == "validate" and not config.get("ckpt_path"):
+            raise UsageError("validate needs a checkpoint to measure: --ckpt_path FILE, or --ckpt_path last")
         if config.get("ckpt_path") == "last":
             last = _last_checkpoint(config.trainer.logger)
             config.ckpt_path = str(last)
             _log_on_in(last.parent.parent, config.trainer.logger)
         if config.get("ckpt_path"):
             read_checkpoint(config.ckpt_path)  # a damaged one is refused before anything is built or written
+
+    def before_fit(self) -> None:
+        """Find mistakes in the data before a folder is made for the run."""
+        self.datamodule.setup()
+
+    before_validate = before_fit
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         """Leave out the callbacks of every run that the trainer's switches are against."""

@@ -69,7 +69,14 @@ class Vocoder(nn.Module):
         Args:
             mel: natural-log mel-spectrograms of the kind that ``vocoder.mel`` makes.
             seed: fixes the input noise, so that equal inputs give equal audio; ``None`` draws fresh noise.
+
+        Raises:
+            ValueError: for another shape.
         """
+        bands, weight = self.mel.n_mels, next(self.generator.parameters())
+        if mel.ndim != 3 or mel.shape[1] != bands:
+            raise ValueError(f"expected a mel-spectrogram of shape (batch, {bands}, frames), got {tuple(mel.shape)}")
+        mel = mel.to(weight.dtype)
         silence = torch.log(torch.tensor(self.mel.floor)).item()
         padded = F.pad(mel, (EDGE_FRAMES, EDGE_FRAMES), value=silence)
         noise = None if seed is None else torch.Generator(mel.device).manual_seed(seed)

@@ -88,10 +88,24 @@ def test_plateau_with_a_monitor(interval: str, monitor: str, tmp_path: Any, recw
     assert trainer.callback_metrics["generator/lr"] == pytest.approx(gan.rates[-1][0])
 
 
+def test_a_plateau_rests_until_the_first_validation(tmp_path: Any) -> None:
+    def schedulers(generator: Any, discriminator: Any) -> Any:
+        plateau = ReduceLROnPlateau(generator, factor=0.5, patience=0)
+        watching = {"scheduler": plateau, "interval": "epoch", "monitor": "val/flat"}
+        return {"optimizer": generator, "lr_scheduler": watching}, {"optimizer": discriminator}
+
+    gan = Rates(lr=(1e-2, 1e-2), schedulers=schedulers)
+    every = {"check_val_every_n_epoch": 2, "limit_train_batches": 1, "max_epochs": 6}
+    quiet_trainer(tmp_path, **every).fit(gan, toy_loader(), toy_loader(4))
+    assert [rate for rate, _ in gan.rates] == pytest.approx([1e-2, 1e-2, 1e-2, 5e-3, 2.5e-3, 1.25e-3])
+
+
 def test_a_plateau_without_its_metric_is_an_error_that_names_it(tmp_path: Any) -> None:
     def schedulers(generator: Any, discriminator: Any) -> Any:
         watching = {"scheduler": ReduceLROnPlateau(generator), "monitor": "val/stft"}
         return {"optimizer": generator, "lr_scheduler": watching}, {"optimizer": discriminator}
 
-    with pytest.raises(MisconfigurationException, match="'val/stft' is no metric that was logged"):
+    with pytest.raises(
+        MisconfigurationException, match=r"monitor 'val/stft' is not logged; name one of .*discriminator/loss"
+    ):
         quiet_trainer(tmp_path).fit(ToyGAN(schedulers=schedulers), toy_loader())

@@ -8,7 +8,6 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 
 class LastCheckpoint(Checkpoint):
@@ -59,15 +58,14 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer, anew=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save once more: averages have taken the last weights by now."""
-        self._save(trainer, anew=True)
+        """Save what is not saved yet; anew it would be the state after an epoch that may have been cut short."""
+        self._save(trainer)
         self._give_back()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save if this is an interruption and the state is one to save."""
+        """Save if the state is one to save: what failed between two micro-batches, a loader say, has not spoilt it."""
         self._give_back()
-        stopped = isinstance(exception, KeyboardInterrupt | SIGTERMException) or self._asked
-        if stopped and not self._within and self._saved is not None and trainer.world_size == 1:
+        if not self._within and self._saved is not None and trainer.world_size == 1:
             self._save(trainer)
             rank_zero_info(f"Saved {_file(trainer)} at update {trainer.global_step}: go on with --ckpt_path last")
 

@@ -1,5 +1,6 @@
 """Audio files as Lightning wants them: one object that gives the training and validation batches."""
 
+import signal
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -88,7 +89,7 @@ class AudioDataModule(LightningDataModule):
     def _validate(self) -> None:
         hop = self.mel.hop_length
         rules = {
-            f"give either root or manifest, got root={self.root!r} and manifest={self.manifest!r}": (
+            f"give either root or manifest and let the other be null, got {self.root!r} and {self.manifest!r}": (
                 (self.root is None) != (self.manifest is None)
             ),
             f"segment_length must be a multiple of the mel's hop_length={hop}, got {self.segment_length}": (
@@ -157,6 +158,7 @@ class AudioDataModule(LightningDataModule):
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
             "pin_memory": torch.cuda.is_available(),
+            "worker_init_fn": _leave_stopping_to_the_trainer,
             "generator": torch.Generator().manual_seed(self.seed),  # leaves torch's global generator alone
         }
 
@@ -173,3 +175,8 @@ class AudioDataModule(LightningDataModule):
         elif "mel" not in batch:
             batch["mel"] = self.mel.to(batch["audio"].device)(batch["audio"])
         return batch
+
+
+def _leave_stopping_to_the_trainer(_: int) -> None:
+    # A cluster's SIGTERM goes to every process: without its readers the trainer could not end in good order.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -59,7 +59,7 @@ class SegmentDataset(Dataset[dict[str, Tensor]]):
             mistakes.append(f"segment_length must be a multiple of hop_length={mel.hop_length}, got {segment_length}")
         if short not in ("pad", "skip"):
             mistakes.append(f"short must be 'pad' or 'skip', got {short!r}")
-        mistakes += _mel_mistakes(files)
+        mistakes += _mel_mistakes(files, _Grid.of(mel))
         if mistakes:
             raise ValueError("SegmentDataset: " + "; ".join(mistakes) + ".")
         fits = [file for file in files if file.length(mel.sample_rate) >= segment_length]
@@ -131,7 +131,7 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
     def __init__(
         self, files: Sequence[AudioFile], mel: LogMelSpectrogram, max_seconds: float | None = None, least: int = 1
     ) -> None:
-        if mistakes := _mel_mistakes(files):
+        if mistakes := _mel_mistakes(files, _Grid.of(mel)):
             raise ValueError("UtteranceDataset: " + "; ".join(mistakes) + ".")
         self.files = list(files)
         self.mel = _Grid.of(mel)
@@ -176,11 +176,21 @@ class _Grid:
         return cls(mel.sample_rate, mel.hop_length, mel.n_mels, mel.context, float(np.log(mel.floor)))
 
 
-def _mel_mistakes(files: Sequence[AudioFile]) -> list[str]:
+def _mel_mistakes(files: Sequence[AudioFile], grid: _Grid) -> list[str]:
+    """What is wrong with the mels that the files name, by the headers of the mels."""
     without = [file for file in files if file.mel is None]
-    if 0 < len(without) < len(files):
+    if len(without) == len(files):
+        return []
+    if without:
         return [f"{len(without)} of {len(files)} files name no mel while the others do, for example {without[0].name}"]
-    return []
+    wrong = []
+    for file in files:
+        assert file.mel is not None
+        try:
+            _load_mel(file, file.mel, grid, file.length(grid.sample_rate) // grid.hop_length)
+        except ValueError as error:
+            wrong.append(str(error).rstrip("."))
+    return [f"{len(wrong)} of {len(files)} mels do not fit, for example: {wrong[0]}"] if wrong else []
 
 
 def _load_mel(file: AudioFile, path: Path, grid: _Grid, frames: int) -> np.ndarray:

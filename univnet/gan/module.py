@@ -165,6 +165,7 @@ class GANModule(LightningModule):
     def on_validation_start(self) -> None:
         """Log validation at the generator updates made, also where Lightning has counted on."""
         self._set_axis()
+        self._schedules.validated |= not self.trainer.sanity_checking
 
     def on_validation_model_zero_grad(self) -> None:
         """Keep the gradients of open windows through validation; closed windows have none."""

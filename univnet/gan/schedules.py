@@ -19,8 +19,11 @@ _DROPPED = ("monitor", "strict", "reduce_on_plateau")  # by Lightning, with a wa
 class Schedules:
     """Steps the schedulers of ``players``, and remembers the metrics that some of them watch.
 
+    One that watches a metric rests until that is logged: the first validation may be some epochs away.
+
     Attributes:
         seen: the last value of each metric watched. Checkpoints carry it, since a resumed run has logged nothing yet.
+        validated: whether this run has validated, so that what validation logs is known.
         held: the names of players whose schedulers rest, because something else drives their rate.
     """
 
@@ -28,6 +31,7 @@ class Schedules:
         self._players = players
         self._watched: dict[int, tuple[str | None, bool]] = {}
         self.seen: dict[str, float] = {}
+        self.validated = False
         self.held: set[str] = set()
 
     def note(self, answer: Any) -> Any:
@@ -84,7 +88,10 @@ class Schedules:
         name, strict = self._watched.get(id(config.scheduler), (None, True))
         if name is not None and name in self.seen:
             step(config.scheduler, self.seen[name])
-        elif strict:
-            raise MisconfigurationException(f"ReduceLROnPlateau's monitor {name!r} is no metric that was logged")
+        elif strict and (self.validated or not trainer.enable_validation):
+            logged = ", ".join(sorted(trainer.callback_metrics))
+            raise MisconfigurationException(
+                f"ReduceLROnPlateau's monitor {name!r} is not logged; name one of the metrics that are: {logged}"
+            )
         else:
-            log.warning("ReduceLROnPlateau's monitor %r is not logged yet", name)
+            log.debug("ReduceLROnPlateau waits for its monitor %r", name)
