@@ -16,7 +16,7 @@ ALLOWED = {
     "losses": {"torch"},
     "audio": {"torch", "torchaudio", "numpy", "soundfile"},
     "data": {"torch", "lightning", "numpy", "soundfile", "univnet.audio"},
-    "vocoder": {"torch", "univnet.audio", "univnet.models"},
+    "vocoder": {"torch", "univnet.audio", "univnet.gan", "univnet.models"},
     "errors": set(),
     "module": {"torch", "lightning", "univnet.audio", "univnet.gan", "univnet.losses", "univnet.models"},
 }

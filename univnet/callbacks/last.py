@@ -65,7 +65,9 @@ class LastCheckpoint(Checkpoint):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Save if the state is one to save: what failed between two micro-batches, a loader say, has not spoilt it."""
         self._give_back()
-        if not self._within and self._saved is not None and trainer.world_size == 1:
+        done = trainer.fit_loop.epoch_loop.batch_progress.current
+        within = self._within or done.ready != done.completed
+        if not within and self._saved is not None and trainer.world_size == 1:
             self._save(trainer)
             rank_zero_info(f"Saved {_file(trainer)} at update {trainer.global_step}: go on with --ckpt_path last")
 
