@@ -21,7 +21,13 @@ def complain(error: BaseException | str) -> NoReturn:
 
 
 def sentence(message: str) -> str:
-    """Return ``message`` on one line; of one that quotes a loader process's traceback, what that process said."""
+    """Return ``message`` on one line.
+
+    Of one that quotes a loader process's traceback it is what that process said, and of one about a package that is not
+    installed, how to install it.
+    """
+    if missing := re.search(r"Requirement '([^']+)' not met", message):
+        return f"this needs {missing[1]}: pip install '{missing[1]}'"
     if "Original Traceback" in message:
         message = re.sub(r"^[\w.]+(Error|Exception): ", "", message.strip().splitlines()[-1])
     return " ".join(message.split())
