@@ -166,6 +166,23 @@ def test_resuming_the_last_run_goes_on_in_its_folder(trained: SimpleNamespace, c
     assert steps(events(folder), "val/stft") == [2, 4, 6, 8]
 
 
+def stopped(command: list[str], checkpoints: Path, stop: Callable[[Any], None]) -> tuple[int, str]:
+    """Start a run, ``stop`` it once it has made three updates, and return its exit status and what it said."""
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        until = time.monotonic() + 60
+        while not (checkpoints / "step_3.ckpt").exists():
+            assert process.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        assert not (checkpoints / "last.ckpt").exists()
+        stop(process)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    return process.returncode, err
+
+
 def test_ctrl_c_saves_the_state_at_the_end_of_a_micro_batch(config: Path, tmp_path: Path) -> None:
     argv = ["fit", "--config", str(config), *ACCUMULATE, "--checkpoint_every.every_n_train_steps", "3"]
     argv += ["--trainer.limit_val_batches", "0"]
@@ -177,20 +194,9 @@ def test_ctrl_c_saves_the_state_at_the_end_of_a_micro_batch(config: Path, tmp_pa
         "--trainer.logger.init_args.save_dir",
         str(tmp_path / "a"),
     ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     checkpoints = tmp_path / "a" / "small" / "version_0" / "checkpoints"
-    try:
-        until = time.monotonic() + 60
-        while not (checkpoints / "step_3.ckpt").exists():
-            assert process.poll() is None
-            assert time.monotonic() < until
-            time.sleep(0.02)
-        assert not (checkpoints / "last.ckpt").exists()
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode != 0
+    status, err = stopped(command, checkpoints, lambda process: process.send_signal(signal.SIGINT))
+    assert status != 0
     assert "Traceback" not in err
     assert "go on with --ckpt_path last" in err
     interrupted = load(checkpoints / "last.ckpt")
@@ -210,18 +216,8 @@ def test_sigterm_to_all_processes_saves_the_state(config: Path, tmp_path: Path) 
     command = [*TRAIN, "fit", "--config", str(config), "--trainer.max_steps", "100000", "--data.num_workers", "1"]
     command += ["--checkpoint_every.every_n_train_steps", "3", "--trainer.limit_val_batches", "0"]
     command += ["--trainer.logger.init_args.save_dir", str(tmp_path)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     checkpoints = tmp_path / "small" / "version_0" / "checkpoints"
-    try:
-        until = time.monotonic() + 60
-        while not (checkpoints / "step_3.ckpt").exists():
-            assert process.poll() is None
-            assert time.monotonic() < until
-            time.sleep(0.02)
-        os.killpg(process.pid, signal.SIGTERM)
-        _, err = process.communicate(timeout=60)
-    finally:
-        process.kill()
+    _, err = stopped(command, checkpoints, lambda process: os.killpg(process.pid, signal.SIGTERM))
     assert "Traceback" not in err
     assert load(checkpoints / "last.ckpt")["global_step"] >= 3
 

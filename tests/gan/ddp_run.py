@@ -17,7 +17,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from toy import ToyGAN, quiet_trainer, toy_data, weights
 
 from univnet.data import EpochSampler, ResumableDataLoader
-from univnet.gan import Updates
+from univnet.gan import ExponentialMovingAverage, Updates
 
 calls: Counter[int] = Counter()
 
@@ -67,17 +67,19 @@ def train(folder: Path, strategy: Any, gan: ToyGAN, ckpt_path: Path | None = Non
 
 def main(folder: Path, k_generator: int, k_discriminator: int, how: str) -> None:
     settings = Updates(k_generator, clip_norm=1.0), Updates(k_discriminator)
-    gan = Distributed(*settings)
+    gan, average = Distributed(*settings), ExponentialMovingAverage(0.9)
     if how == "count":
         tiny = DDPStrategy(process_group_backend="gloo", bucket_cap_mb=1e-4)
         trainer = train(folder, tiny, gan, callbacks=[CountReduces()])
     elif how == "name":
-        trainer = train(folder, "ddp", gan)
+        trainer = train(folder, "ddp", gan, callbacks=[average])
     else:  # a second run resumes from inside the first one's open windows
         train(folder, "ddp", Distributed(*settings), callbacks=[SaveAt(folder / "open.ckpt", batch=14)])
         trainer = train(folder, "ddp", gan, ckpt_path=folder / "open.ckpt")
     windows = {name: player.steps for name, player in gan.updates.items()}
     result = {"weights": weights(gan), "calls": dict(calls), "windows": windows, "step": trainer.global_step}
+    if average.n_averaged:
+        result["average"] = average.averaged
     torch.save(result, folder / f"rank{trainer.global_rank}.pt")
 
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from test_resume import assert_same
 from toy import ToyGAN, quiet_trainer, toy_loader, weights
 
-from univnet.gan import Updates
+from univnet.gan import ExponentialMovingAverage, Updates
 
 
 def two_ranks(folder: Path, k_generator: int, k_discriminator: int, how: str) -> list[dict[str, Any]]:
@@ -28,10 +29,14 @@ def test_two_ranks_equal_one_on_concatenated_batches(
 ) -> None:
     ranks = two_ranks(tmp_path, k_generator, k_discriminator, how)
     alone = ToyGAN(Updates(k_generator, clip_norm=1.0), Updates(k_discriminator))
-    quiet_trainer(tmp_path, max_epochs=2).fit(alone, toy_loader(80, batch_size=8))
+    average = ExponentialMovingAverage(0.9)
+    quiet_trainer(tmp_path, max_epochs=2, callbacks=[average]).fit(alone, toy_loader(80, batch_size=8))
     assert torch.equal(ranks[0]["weights"], ranks[1]["weights"])
     torch.testing.assert_close(ranks[0]["weights"], weights(alone), rtol=1e-12, atol=1e-14)
     assert ranks[0]["windows"] == {name: player.steps for name, player in alone.updates.items()}
+    if how == "name":
+        assert_same(ranks[0]["average"], ranks[1]["average"])
+        torch.testing.assert_close(ranks[0]["average"], dict(average.averaged), rtol=1e-12, atol=1e-14)
     if how == "count":
         calls = ranks[0]["calls"]
         assert len(calls) > 1

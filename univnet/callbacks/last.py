@@ -31,10 +31,12 @@ class LastCheckpoint(Checkpoint):
         self._saved: tuple[int, int] | None = None
         self._within = self._asked = False
         self._usual: Any = None
+        self._progress: Any = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over Ctrl-C."""
         self._saved, self._within, self._asked = _place(trainer), False, False
+        self._progress = trainer.fit_loop.epoch_loop.batch_progress.current
         if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
             self._usual = signal.signal(signal.SIGINT, self._on_interrupt)
 
@@ -65,9 +67,8 @@ class LastCheckpoint(Checkpoint):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Save if the state is one to save: what failed between two micro-batches, a loader say, has not spoilt it."""
         self._give_back()
-        done = trainer.fit_loop.epoch_loop.batch_progress.current
-        within = self._within or done.ready != done.completed
-        if not within and self._saved is not None and trainer.world_size == 1:
+        whole = self._at_rest or (self._asked and not self._within)
+        if whole and self._saved is not None and trainer.world_size == 1:
             self._save(trainer)
             rank_zero_info(f"Saved {_file(trainer)} at update {trainer.global_step}: go on with --ckpt_path last")
 
@@ -79,9 +80,15 @@ class LastCheckpoint(Checkpoint):
         self._saved = _place(trainer)
 
     def _on_interrupt(self, *_: Any) -> None:
-        if not self._within or self._asked:
+        if self._at_rest or self._asked:
             raise KeyboardInterrupt
         self._asked = True
+
+    @property
+    def _at_rest(self) -> bool:
+        """Whether no micro-batch is under way, by Lightning's count: from before its first hook to after its last."""
+        done = self._progress
+        return not self._within and (done is None or done.ready == done.completed)
 
     def _give_back(self) -> None:
         if self._usual is not None:
