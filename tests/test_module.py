@@ -46,18 +46,14 @@ class Seen(Callback):
         self.weights.append({name: p.detach().clone() for name, p in named.items()})
 
 
+def quiet_trainer(**options: Any) -> Trainer:
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    return Trainer(accelerator="cpu", **quiet, **options)
+
+
 def fit(module: UnivNet, batches: list[Any], **options: Any) -> Seen:
     seen = Seen()
-    options = {"max_epochs": 1} | options
-    trainer = Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[seen],
-        **options,
-    )
+    trainer = quiet_trainer(callbacks=[seen], **({"max_epochs": 1} | options))
     trainer.fit(module, DataLoader(batches, batch_size=None))
     return seen
 
@@ -152,15 +148,7 @@ def test_it_learns_one_utterance(speech: np.ndarray) -> None:
         def on_train_batch_end(self, *_: Any) -> None:
             losses.append(float(module.updates["generator"].report["stft"]))
 
-    trainer = Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        max_steps=150,
-        callbacks=[Watch()],
-    )
+    trainer = quiet_trainer(max_steps=150, callbacks=[Watch()])
     trainer.fit(module, DataLoader([batch] * 150, batch_size=None))
     assert len(losses) == 150
     assert np.mean(losses[-10:]) < 0.6 * losses[0], (losses[0], losses[-10:])
@@ -168,7 +156,7 @@ def test_it_learns_one_utterance(speech: np.ndarray) -> None:
 
 def test_validation_repeats_itself_and_leaves_the_random_numbers_alone(batches: list[Any]) -> None:
     module = small_univnet().eval()
-    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    trainer = quiet_trainer()
     state = torch.get_rng_state()
     loader = DataLoader(batches, batch_size=None, generator=torch.Generator())
     [first] = trainer.validate(module, loader, verbose=False)
@@ -224,15 +212,7 @@ model:
             for name, player in model.updates.items():
                 rates[name].append(float(player.report["lr"]))
 
-    trainer = Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        max_epochs=1,
-        callbacks=[Watch()],
-    )
+    trainer = quiet_trainer(max_epochs=1, callbacks=[Watch()])
     trainer.fit(model, DataLoader(batches, batch_size=None))
     assert isinstance(trainer.lr_scheduler_configs[0].scheduler, CyclicalLR)
     assert rates["generator"] == pytest.approx([1e-3, 2e-3, 3e-3, 2e-3])

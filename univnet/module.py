@@ -125,13 +125,12 @@ class UnivNet(GANModule):
 
     def generator_loss(self, batch: Batch, fake: Tensor) -> dict[str, Tensor]:
         """Return the adversarial loss plus ``stft_weight`` times the reconstruction loss, and their terms."""
-        terms = self.stft_loss(fake, batch["audio"])
-        stft = torch.stack(list(terms.values())).sum()
-        loss = self.stft_weight * stft
+        terms = self._reconstruction(fake, batch["audio"])
+        loss = self.stft_weight * terms["stft"]
         if self.adversarial:
             adversarial = generator_adversarial_loss(self.discriminator(fake))
             terms, loss = terms | adversarial, loss + adversarial["adversarial"]
-        return {"loss": loss, "stft": stft, **terms}
+        return {"loss": loss, **terms}
 
     def discriminator_loss(self, batch: Batch, fake: Tensor) -> dict[str, Tensor] | None:
         """Return the least-squares loss over all sub-discriminators, and each's; ``None`` before the game begins."""
@@ -147,12 +146,16 @@ class UnivNet(GANModule):
         """
         noise = torch.Generator(self.device).manual_seed(batch_idx)
         audio, fake = batch["audio"], self.generator(batch["mel"], generator=noise).float()
-        terms = self.stft_loss(fake, audio)
-        terms = {"stft": torch.stack(list(terms.values())).sum(), **terms}
+        terms = self._reconstruction(fake, audio)
         terms["mel"] = F.l1_loss(self.mel(fake), self.mel(audio))
         named = {f"val/{name}": value for name, value in terms.items()}
         self.log_dict(named, batch_size=len(audio), sync_dist=True)
         return {"audio": fake}
+
+    def _reconstruction(self, fake: Tensor, audio: Tensor) -> dict[str, Tensor]:
+        """Return the STFT loss as ``"stft"``, and its terms."""
+        terms = self.stft_loss(fake, audio)
+        return {"stft": torch.stack(list(terms.values())).sum(), **terms}
 
     def configure_optimizers(self) -> Any:
         """Return each player's optimizer, at its learning rate, with its schedule."""
