@@ -77,11 +77,11 @@ def _set_up(trainer: Trainer, callbacks: Iterable[Callback]) -> None:
     trainer.fit_loop.load_state_dict(copy.deepcopy(old.state_dict()))
     trainer.fit_loop.restarting = False
     trainer.state, trainer.should_stop = TrainerState(), False
-    trainer.callbacks = list(callbacks)
+    trainer.callbacks = list(callbacks)  # type: ignore[attr-defined]
     trainer.loggers = [DummyLogger()] if trainer.loggers else []
     trainer._logger_connector = _LoggerConnector(trainer)
-    trainer.profiler = PassThroughProfiler()  # type: ignore[attr-defined]
-    trainer.num_sanity_val_steps = 0  # type: ignore[attr-defined]
+    trainer.profiler = PassThroughProfiler()
+    trainer.num_sanity_val_steps = 0
 
 
 def _copy(model: GANModule) -> GANModule:

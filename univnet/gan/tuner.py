@@ -1,7 +1,5 @@
 """What to find out before training: learning rates and the batch size."""
 
-from typing import Any
-
 from lightning.pytorch import Trainer
 
 
