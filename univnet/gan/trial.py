@@ -80,7 +80,7 @@ def _set_up(trainer: Trainer, callbacks: Iterable[Callback]) -> None:
     trainer.callbacks = list(callbacks)  # type: ignore[attr-defined]
     trainer.loggers = [DummyLogger()] if trainer.loggers else []
     trainer._logger_connector = _LoggerConnector(trainer)
-    trainer.profiler = PassThroughProfiler()
+    trainer.profiler = PassThroughProfiler()  # type: ignore[attr-defined]
     trainer.num_sanity_val_steps = 0
 
 
