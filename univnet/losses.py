@@ -95,19 +95,21 @@ def discriminator_adversarial_loss(real: Mapping[str, Tensor], fake: Mapping[str
         fake: Its scores of generated audio that is detached from the generator.
 
     Returns:
-        {"adversarial": mean over the sub-discriminators, <name>: mean (1 − real)² + mean fake², …}.
+        {"adversarial": mean over the sub-discriminators, <name>: mean (1 − real)² + mean fake², …, "real_score" and
+        "fake_score": the mean scores, without gradient}.
 
     Raises:
         ValueError: The two do not name the same sub-discriminators, or none.
     """
     if real.keys() != fake.keys():
         raise ValueError(f"Scores of different sub-discriminators: {sorted(real)} and {sorted(fake)}.")
-    return _with_mean(
+    terms = _with_mean(
         {
             name: (1 - _at_least_single(real[name])).square().mean() + _at_least_single(fake[name]).square().mean()
             for name in real
         }
     )
+    return terms | {"real_score": _mean_score(real), "fake_score": _mean_score(fake)}
 
 
 def generator_adversarial_loss(fake: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -129,6 +131,10 @@ def _with_mean(terms: dict[str, Tensor]) -> dict[str, Tensor]:
     if not terms:
         raise ValueError("The scores of at least one sub-discriminator are needed.")
     return {"adversarial": torch.stack(list(terms.values())).mean(), **terms}
+
+
+def _mean_score(scores: Mapping[str, Tensor]) -> Tensor:
+    return torch.stack([_at_least_single(score.detach()).mean() for score in scores.values()]).mean()
 
 
 def _magnitude(audio: Tensor, n_fft: int, hop: int, window: Tensor) -> Tensor:
