@@ -1,11 +1,20 @@
 """Fixtures that several test folders share."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 import soundfile as sf
+
+
+@pytest.fixture(autouse=True)
+def environment() -> Iterator[None]:
+    """Keep what a test does to the environment, such as Lightning's variables for distributed runs, from the next."""
+    with mock.patch.dict(os.environ):
+        yield
 
 
 @pytest.fixture(scope="session")

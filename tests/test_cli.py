@@ -260,7 +260,7 @@ class TestMistakesAreToldInOneLine:
         assert capsys.readouterr().out == listed
 
     def test_no_such_verb(self, refused: Callable[..., str]) -> None:
-        assert refused("train").startswith("there is no verb 'train'; give one of fit, validate, synthesize")
+        assert refused("train").startswith("there is no verb 'train'; give one of fit, validate, find-lr, ")
 
     @pytest.mark.parametrize(
         ("options", "told"),

@@ -27,6 +27,12 @@ def _validate(argv: Sequence[str]) -> None:
     run("validate", argv)
 
 
+def _find_lr(argv: Sequence[str]) -> None:
+    from univnet.find_lr import run
+
+    run(argv)
+
+
 def _synthesize(argv: Sequence[str]) -> None:
     from univnet.synthesize import run
 
@@ -44,6 +50,7 @@ def _demo(argv: Sequence[str]) -> None:
 VERBS = {
     "fit": Verb(_fit, "train, or go on training (--ckpt_path last)"),
     "validate": Verb(_validate, "measure a checkpoint (--ckpt_path FILE)"),
+    "find-lr": Verb(_find_lr, "find learning rates for both players"),
     "synthesize": Verb(_synthesize, "make audio from recordings or mel-spectrograms"),
     "demo": Verb(_demo, "train a small vocoder on the speech in data/demo and let it speak"),
 }

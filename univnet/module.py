@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -64,6 +64,8 @@ class UnivNet(GANModule):
             do not fit each other.
     """
 
+    watched: ClassVar[Mapping[str, str]] = {**GANModule.watched, "generator": "generator/stft"}
+
     def __init__(
         self,
         generator: Generator | None = None,
@@ -118,6 +120,10 @@ class UnivNet(GANModule):
     def adversarial(self) -> bool:
         """Whether the discriminator plays yet."""
         return self.global_step >= self.discriminator_start
+
+    def on_batch_size_trial(self) -> None:
+        """Let the discriminator play."""
+        self.discriminator_start = 0
 
     def generate(self, batch: Batch) -> Tensor:
         """Return audio (batch, 1, samples) for the batch's mel-spectrograms and fresh noise."""

@@ -113,6 +113,7 @@ class TrainingCLI(LightningCLI):
             parser_class=Parser,
             parser_kwargs={"prog": "univnet"},
             trainer_defaults={"logger": LOGGER, "enable_model_summary": False},
+            auto_configure_optimizers=False,  # the module makes its two
             load_from_checkpoint_support=False,  # Vocoder.from_checkpoint and --ckpt_path read what they need
         )
 

@@ -7,17 +7,27 @@ if TYPE_CHECKING:
     from univnet.gan.averaged import averaged_weights
     from univnet.gan.cyclical import CyclicalLR
     from univnet.gan.ema import ExponentialMovingAverage
+    from univnet.gan.lr_curve import LRCurve
+    from univnet.gan.lr_grid import LRGrid
+    from univnet.gan.lr_result import LRRangeTest
+    from univnet.gan.lr_rules import Collapse
     from univnet.gan.module import GANModule
     from univnet.gan.swa import StochasticWeightAveraging
+    from univnet.gan.tuner import Tuner
     from univnet.gan.updates import NonFiniteError, Player, Updates
 
 __all__ = [
+    "Collapse",
     "CyclicalLR",
     "ExponentialMovingAverage",
     "GANModule",
+    "LRCurve",
+    "LRGrid",
+    "LRRangeTest",
     "NonFiniteError",
     "Player",
     "StochasticWeightAveraging",
+    "Tuner",
     "Updates",
     "averaged_weights",
 ]
@@ -27,8 +37,13 @@ _HOMES = {
     "averaged_weights": "averaged",
     "CyclicalLR": "cyclical",
     "ExponentialMovingAverage": "ema",
+    "LRCurve": "lr_curve",
+    "LRGrid": "lr_grid",
+    "Collapse": "lr_rules",
+    "LRRangeTest": "lr_result",
     "GANModule": "module",
     "StochasticWeightAveraging": "swa",
+    "Tuner": "tuner",
     "NonFiniteError": "updates",
     "Player": "updates",
     "Updates": "updates",

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
@@ -37,7 +37,12 @@ class GANModule(LightningModule):
     Args:
         generator_updates: how the generator's gradients become updates.
         discriminator_updates: the same for the discriminator.
+
+    Attributes:
+        watched: for each player, the logged term that a good learning rate makes fall: what a range test watches.
     """
+
+    watched: ClassVar[Mapping[str, str]] = {"generator": "generator/loss", "discriminator": "discriminator/loss"}
 
     def __init__(self, generator_updates: Updates = Updates(), discriminator_updates: Updates = Updates()) -> None:
         super().__init__()
@@ -77,6 +82,12 @@ class GANModule(LightningModule):
         """Return the discriminator's loss, like :meth:`generator_loss`; ``fake`` is detached here."""
         raise NotImplementedError(f"{type(self).__name__} must define discriminator_loss(batch, fake)")
 
+    def on_batch_size_trial(self) -> None:
+        """Begin at once what begins late in training: the batch-size finder calls this on each copy that it tries.
+
+        A batch size must last for the whole of training, so override this where a player rests at first.
+        """
+
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Let one generator forward serve both players, then close the windows that are full.
 
@@ -108,7 +119,7 @@ class GANModule(LightningModule):
         with self._turn(player, sync=closes):
             losses = loss(batch, fake)
             if losses is not None:
-                player.accumulate(_named(losses, player.name), self._backward)
+                player.accumulate(named_terms(losses, player.name), self._backward)
         if losses is None and player.position:
             raise ValueError(f"{player.name}_loss returned None inside an open window of {player.name} updates")
         return closes and losses is not None
@@ -223,7 +234,8 @@ class GANModule(LightningModule):
         return optimizers
 
 
-def _named(losses: Tensor | Mapping[str, Tensor], player: str) -> Mapping[str, Tensor]:
+def named_terms(losses: Tensor | Mapping[str, Tensor], player: str) -> Mapping[str, Tensor]:
+    """Return what ``player``'s loss method returned as named terms, of which ``"loss"`` is one."""
     terms = losses if isinstance(losses, Mapping) else {"loss": losses}
     if "loss" not in terms:
         raise ValueError(f"{player}_loss returned {sorted(terms)}: one term must be named 'loss'")

@@ -59,7 +59,7 @@ def trial(
         stack.enter_context(_kept_signals())
         stack.callback(set_rng_state, rng_state())
         _set_up(trainer, callbacks)
-        if datamodule is not None and datamodule._log_hyperparams:
+        if datamodule is not None and hasattr(datamodule, "_hparams"):
             datamodule._hparams = copy.deepcopy(datamodule.hparams)
         try:
             yield _copy(model)
