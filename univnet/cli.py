@@ -39,6 +39,12 @@ def _synthesize(argv: Sequence[str]) -> None:
     run(argv)
 
 
+def _find_batch_size(argv: Sequence[str]) -> None:
+    from univnet.find_batch_size import run
+
+    run(argv)
+
+
 def _demo(argv: Sequence[str]) -> None:
     from univnet.demo import run
     from univnet.training import told_plainly
@@ -51,6 +57,7 @@ VERBS = {
     "fit": Verb(_fit, "train, or go on training (--ckpt_path last)"),
     "validate": Verb(_validate, "measure a checkpoint (--ckpt_path FILE)"),
     "find-lr": Verb(_find_lr, "find learning rates for both players"),
+    "find-batch-size": Verb(_find_batch_size, "find the batch size that fits into memory, or trains fastest"),
     "synthesize": Verb(_synthesize, "make audio from recordings or mel-spectrograms"),
     "demo": Verb(_demo, "train a small vocoder on the speech in data/demo and let it speak"),
 }

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from univnet.gan.averaged import averaged_weights
+    from univnet.gan.batch_size_result import BatchSizeSearch
     from univnet.gan.cyclical import CyclicalLR
     from univnet.gan.ema import ExponentialMovingAverage
     from univnet.gan.lr_curve import LRCurve
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from univnet.gan.updates import NonFiniteError, Player, Updates
 
 __all__ = [
+    "BatchSizeSearch",
     "Collapse",
     "CyclicalLR",
     "ExponentialMovingAverage",
@@ -35,6 +37,7 @@ __all__ = [
 # Imported when first asked for: whoever reads an average from a checkpoint needs no Lightning.
 _HOMES = {
     "averaged_weights": "averaged",
+    "BatchSizeSearch": "batch_size_result",
     "CyclicalLR": "cyclical",
     "ExponentialMovingAverage": "ema",
     "LRCurve": "lr_curve",

@@ -1,4 +1,4 @@
-"""What to find out before training."""
+"""What to find out before training: learning rates and the batch size."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,6 +10,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.parsing import lightning_hasattr, lightning_setattr
 
+from univnet.gan.batch_size import Plan, find_batch_size
+from univnet.gan.batch_size_result import BatchSizeSearch
 from univnet.gan.lr_curve import DEFAULT_METHOD, METHODS, Method
 from univnet.gan.lr_grid import LRGrid, run_grid
 from univnet.gan.lr_range_test import Sweep, range_test
@@ -22,14 +24,92 @@ _PLAYERS = ("generator", "discriminator")
 
 
 class Tuner:
-    """Find learning rates of a :class:`~univnet.gan.GANModule`, as Lightning's ``Tuner`` does.
+    """Find learning rates and the batch size of a :class:`~univnet.gan.GANModule`, as Lightning's ``Tuner`` does.
 
     Args:
         trainer: the trainer that is to train the module; both are as before after every search, but for what was found.
+
+    Attributes:
+        batch_size_search: how the last batch size was found: the sizes tried, a table, a plot; ``None`` before.
     """
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
+        self.batch_size_search: BatchSizeSearch | None = None
+
+    def scale_batch_size(
+        self,
+        model: GANModule,
+        train_dataloaders: Any = None,
+        val_dataloaders: Any = None,
+        dataloaders: Any = None,
+        datamodule: LightningDataModule | None = None,
+        method: str = "fit",
+        mode: str = "power",
+        steps_per_trial: int = 3,
+        init_val: int = 2,
+        max_trials: int = 25,
+        batch_arg_name: str = "batch_size",
+        margin: float = 0.05,
+        max_val: int = 8192,
+        *,
+        target_batch: int | None = None,
+        memory_budget: int | None = None,
+    ) -> int | None:
+        """Find the batch size that fits into memory, or trains fastest; set it and return it.
+
+        The first thirteen arguments are Lightning's. How it was found is in :attr:`batch_size_search`. Nothing else
+        changes; on several ranks all find the same.
+
+        Args:
+            model: the module to train. Its ``on_batch_size_trial`` begins what would begin late in training.
+            train_dataloaders: not to be given (but for a data module): their size could not be changed.
+            val_dataloaders: not to be given.
+            dataloaders: not to be given.
+            datamodule: as in ``Trainer.fit``.
+            method: only ``"fit"``.
+            mode: ``"power"`` doubles the size until it does not fit; ``"binsearch"`` then searches between the last
+                two; ``"throughput"`` doubles it too and chooses the smallest size with 98 % of the most examples a
+                second.
+            steps_per_trial: full micro-batches of a trial, at least; every player updates its weights in any case.
+                Also the batches of each validation loader.
+            init_val: the first size tried; if it does not fit, halves of it are, down to 1.
+            max_trials: no more sizes than that are tried; with 0, ``init_val`` is set untried.
+            batch_arg_name: the attribute or hyperparameter to set, on the model, the data module or both.
+            margin: share of the largest size that fitted to keep free: the size found is at most
+                ``floor((1 − margin) · largest)``, and at least 1.
+            max_val: try nothing above; nor above the training examples that a rank has in an epoch.
+            target_batch: examples of one update, over all ranks. The size found is then made smaller (by less than
+                half) where K micro-batches come nearer to it; K is ``batch_size_search.accumulate``.
+            memory_budget: bytes of main memory for each training process with its loader workers, when training on the
+                CPU. Default: what it holds, and 90 % of what the machine or cgroup has free, shared among the ranks.
+
+        Returns:
+            The size, or ``None`` with ``fast_dev_run``.
+
+        Raises:
+            MisconfigurationException: loaders were given; there is nothing to set, or places that disagree; the loaders
+                do not use it; the trainer has a ``BatchSizeFinder`` callback, or a strategy that cannot take part.
+            ValueError: naming every argument that is out of range.
+            MemoryError: not even the smallest size fits.
+        """
+        plan = Plan(
+            mode, steps_per_trial, init_val, max_trials, batch_arg_name, margin, max_val, target_batch, memory_budget
+        )
+        if isinstance(train_dataloaders, LightningDataModule):
+            train_dataloaders, datamodule = None, train_dataloaders
+        if method != "fit":
+            raise ValueError(f"method {method!r} is invalid: the batch size is that of training, method='fit'")
+        if any(loaders is not None for loaders in (train_dataloaders, val_dataloaders, dataloaders)):
+            raise MisconfigurationException(
+                "the batch-size finder cannot be used with dataloaders passed directly, as it could not change them: "
+                "give a data module, or define train_dataloader() on the model"
+            )
+        if self._trainer.fast_dev_run:  # type: ignore[attr-defined]
+            rank_zero_warn("Skipping the batch-size finder since `fast_dev_run` is enabled.")
+            return None
+        self.batch_size_search = find_batch_size(self._trainer, model, datamodule, plan)
+        return self.batch_size_search.size
 
     def lr_find(
         self,
