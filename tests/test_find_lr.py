@@ -125,3 +125,14 @@ def test_help_describes_the_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert "usage: univnet find-lr" in out
     assert "whose rate is swept" in out
     assert "--model.generator_lr" in out
+
+
+def test_ctrl_c_ends_it_without_a_traceback(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("univnet.module.UnivNet.generate", interrupted)
+    with pytest.raises(SystemExit) as leaving:
+        main(["find-lr", "--config", str(config), *QUICK])
+    assert leaving.value.code == 130
+    assert not (config.parent / "runs").exists()

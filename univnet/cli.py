@@ -1,6 +1,7 @@
 """One entry for every verb: ``univnet VERB`` (or ``scripts/VERB.py``)."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -76,6 +77,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if verb not in VERBS:
             raise UsageError(f"there is no verb {verb!r}; give one of {', '.join(VERBS)}")
         VERBS[verb].run(rest)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)  # as a shell would have it
     except (UsageError, ValueError, OSError) as error:  # anything else is our mistake and keeps its traceback
         if os.environ.get("UNIVNET_TRACEBACK"):
             raise

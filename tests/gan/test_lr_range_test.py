@@ -460,6 +460,9 @@ def test_mistakes_are_told(options: dict[str, Any], error: type, message: str, t
 def test_more_mistakes_are_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the discriminator makes no updates yet"):
         Tuner(quiet_trainer(tmp_path)).lr_find(OnePlayer(), toy_loader(), optimizer="discriminator", update_attr=False)
+    with pytest.warns(UserWarning, match="the discriminator makes no updates yet"):
+        found = Tuner(quiet_trainer(tmp_path)).lr_find(OnePlayer(), toy_loader(), optimizer="both", update_attr=False)
+    assert list(found.curves) == ["generator"]  # which is not lost
     with pytest.raises(MisconfigurationException, match="Plain is no univnet"):
         Tuner(quiet_trainer(tmp_path)).lr_find(Plain(), toy_loader())
     with pytest.raises(MisconfigurationException, match="LearningRateFinder: leave it out"):

@@ -25,6 +25,10 @@ from univnet.gan.updates import Player
 _HOPELESS = 3  # losses in a row that are not finite
 
 
+class RestingError(ValueError):
+    """The player whose rate is swept makes no updates yet."""
+
+
 @dataclass(frozen=True)
 class Sweep:
     """What a test sweeps and watches.
@@ -160,7 +164,7 @@ class _SweepCallback(Callback):
         for name, trace in self.traces.items():
             player = pl_module.updates[name]
             if player.micro_batches == self._seen[name]:
-                raise ValueError(
+                raise RestingError(
                     f"the {name} makes no updates yet ({name}_loss returned None), so its learning rate cannot be "
                     f"tested: start from a checkpoint of a time when it does, or let it play from the beginning"
                 )

@@ -14,7 +14,7 @@ from univnet.gan.batch_size import Plan, find_batch_size
 from univnet.gan.batch_size_result import BatchSizeSearch
 from univnet.gan.lr_curve import DEFAULT_METHOD, METHODS, Method
 from univnet.gan.lr_grid import LRGrid, run_grid
-from univnet.gan.lr_range_test import Sweep, range_test
+from univnet.gan.lr_range_test import RestingError, Sweep, range_test
 from univnet.gan.lr_result import LRRangeTest
 from univnet.gan.lr_rules import Collapse, Mode, sweep_rates
 from univnet.gan.module import GANModule
@@ -179,7 +179,8 @@ class Tuner:
 
         Raises:
             MisconfigurationException: for arguments that do not fit together.
-            ValueError: naming the arguments that are out of range; where the player makes no updates.
+            ValueError: naming the arguments that are out of range; where the player makes no updates yet (``"both"``
+                warns, and returns the generator's curve).
             AttributeError: where ``update_attr`` has nothing to set.
         """
         trainer = self._trainer
@@ -213,7 +214,11 @@ class Tuner:
             first = range_test(trainer, model, replace(sweep, players=("generator",)), data, repeats)
             rate = first.suggestion(method=suggest, quiet=True)
             second = replace(sweep, players=("discriminator",), fixed={} if rate is None else {"generator": rate})
-            found = LRRangeTest(first.curves | range_test(trainer, model, second, data, repeats).curves)
+            try:
+                found = LRRangeTest(first.curves | range_test(trainer, model, second, data, repeats).curves)
+            except RestingError as error:  # what has been found stays found
+                rank_zero_warn(str(error))
+                found = first
         else:
             found = range_test(trainer, model, sweep, data, repeats)
         if update_attr:
