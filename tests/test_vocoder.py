@@ -1,5 +1,6 @@
 """The vocoder: the very audio of the generator that was trained."""
 
+import copy
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,53 @@ def test_it_takes_the_averaged_weights_where_there_are_any(checkpoint: Path, kin
         assert all(torch.equal(ours[name], value) for name, value in expected.state_dict().items())
     with pytest.raises(ValueError, match="holds no averaged weights"):
         Vocoder.from_checkpoint(checkpoint, "averaged")
+
+
+@pytest.mark.parametrize(("frames", "chunk_frames"), [(200, 64), (129, 40), (61, 60), (45, 64), (300, 128)])
+def test_chunks_make_the_audio_of_the_whole(module: UnivNet, checkpoint: Path, frames: int, chunk_frames: int) -> None:
+    vocoder, mel = Vocoder.from_checkpoint(checkpoint), torch.randn(2, 20, frames)
+    whole = vocoder(mel, chunk_frames=None)
+    lengths: list[int] = []
+    vocoder.generator.register_forward_pre_hook(lambda _, arguments: lengths.append(arguments[0].shape[2]))
+    chunked = vocoder(mel, chunk_frames=chunk_frames)
+    torch.testing.assert_close(chunked, whole, rtol=0, atol=1e-5)
+    assert max(lengths) <= max(chunk_frames, 2 * vocoder.generator.context_frames + 1)
+    assert (len(lengths) > 1) == (frames + 2 * EDGE_FRAMES > chunk_frames)
+
+
+def test_fresh_noise_is_drawn_once_for_all_chunks(checkpoint: Path) -> None:
+    vocoder, mel = Vocoder.from_checkpoint(checkpoint), torch.randn(2, 20, 150)
+    made = []
+    for chunk_frames in (60, None):
+        torch.manual_seed(5)
+        made.append(vocoder(mel, seed=None, chunk_frames=chunk_frames))
+    torch.testing.assert_close(*made, rtol=0, atol=1e-5)
+    assert not torch.equal(made[0], vocoder(mel, seed=None, chunk_frames=60))
+
+
+def test_chunks_no_longer_than_their_overlap_are_refused(checkpoint: Path) -> None:
+    vocoder = Vocoder.from_checkpoint(checkpoint)
+    overlap = 2 * vocoder.generator.context_frames
+    assert vocoder(torch.zeros(1, 20, 90), chunk_frames=overlap + 1).shape == (1, 1, 90 * 256)
+    with pytest.raises(ValueError, match=f"more than the overlap of {overlap} frames, or None: {overlap}"):
+        vocoder(torch.zeros(1, 20, 90), chunk_frames=overlap)
+
+
+def test_new_weights_or_another_precision_are_heard(module: UnivNet, checkpoint: Path, mel: torch.Tensor) -> None:
+    vocoder, other = Vocoder.from_checkpoint(checkpoint), Vocoder.from_checkpoint(checkpoint)
+    before = vocoder(mel)
+    changed = {name: value + 0.01 for name, value in other.generator.state_dict().items()}
+    vocoder.generator.load_state_dict(changed)
+    other.generator.load_state_dict(changed)
+    assert torch.equal(vocoder(mel), other(mel))
+    assert not torch.equal(vocoder(mel), before)
+    twin = copy.deepcopy(vocoder).double()
+    assert twin(mel.double()).dtype == torch.float64
+    noise = torch.randn(2, 4, 7)
+    with torch.no_grad():
+        expected = twin.generator(mel[..., :7].double(), noise.double())
+        twin.float()
+        torch.testing.assert_close(twin.generator(mel[..., :7], noise), expected.float(), rtol=0, atol=1e-6)
 
 
 def test_it_knows_its_mel(checkpoint: Path) -> None:

@@ -54,12 +54,19 @@ def _demo(argv: Sequence[str]) -> None:
         run(argv)
 
 
+def _benchmark(argv: Sequence[str]) -> None:
+    from univnet.benchmarks.run import run
+
+    run(argv)
+
+
 VERBS = {
     "fit": Verb(_fit, "train, or go on training (--ckpt_path last)"),
     "validate": Verb(_validate, "measure a checkpoint (--ckpt_path FILE)"),
     "find-lr": Verb(_find_lr, "find learning rates for both players"),
     "find-batch-size": Verb(_find_batch_size, "find the batch size that fits into memory, or trains fastest"),
     "synthesize": Verb(_synthesize, "make audio from recordings or mel-spectrograms"),
+    "benchmark": Verb(_benchmark, "measure training, inference, the LVC or the loader against plain peers"),
     "demo": Verb(_demo, "train a small vocoder on the speech in data/demo and let it speak"),
 }
 

@@ -1,5 +1,6 @@
 """Load a trained vocoder and make audio with it."""
 
+import math
 import pickle
 from os import PathLike
 from pathlib import Path
@@ -14,10 +15,16 @@ from univnet.gan import averaged_weights
 from univnet.models import Generator
 
 EDGE_FRAMES = 10  # of silence around the input: without them the first and last samples click
+CHUNK_FRAMES = 384  # longer input is made in pieces; at 256 samples a frame, c32's largest tensor is then 25 MB
+TAIL_FRAMES = 32  # the last piece is a multiple of this, where there is room
 
 
 class Vocoder(nn.Module):
     """Turn log-mel-spectrograms into audio.
+
+    Weight normalization is folded once, here. Long input is made in overlapping chunks, so that the memory it takes
+    beyond the audio itself does not grow with its length; on a CPU that is faster, too, because the chunks stay in
+    the cache. The audio is that of the whole input up to rounding (1e-5).
 
     Args:
         generator: a trained generator; its weight norm is folded away.
@@ -63,26 +70,52 @@ class Vocoder(nn.Module):
         return self.mel.sample_rate
 
     @torch.inference_mode()
-    def forward(self, mel: Tensor, seed: int | None = 0) -> Tensor:
+    def forward(self, mel: Tensor, seed: int | None = 0, chunk_frames: int | None = CHUNK_FRAMES) -> Tensor:
         """Return audio (batch, 1, frames × hop length) in [−1, 1] for ``mel`` (batch, n_mels, frames).
 
         Args:
             mel: natural-log mel-spectrograms of the kind that ``vocoder.mel`` makes.
             seed: fixes the input noise, so that equal inputs give equal audio; ``None`` draws fresh noise.
+            chunk_frames: make so many frames at a time, neighbours overlapping by twice ``generator.context_frames``;
+                ``None`` makes the whole at once. Memory grows with it and with the batch: some 200 MB for a chunk
+                of c32.
 
         Raises:
-            ValueError: for another shape.
+            ValueError: for another shape, or chunks no longer than their overlap.
         """
         bands, weight = self.mel.n_mels, next(self.generator.parameters())
         if mel.ndim != 3 or mel.shape[1] != bands:
             raise ValueError(f"expected a mel-spectrogram of shape (batch, {bands}, frames), got {tuple(mel.shape)}")
+        overlap = 2 * self.generator.context_frames
+        if chunk_frames is not None and chunk_frames <= overlap:
+            raise ValueError(f"chunk_frames must be more than the overlap of {overlap} frames, or None: {chunk_frames}")
         mel = mel.to(weight.dtype)
         silence = torch.log(torch.tensor(self.mel.floor)).item()
         padded = F.pad(mel, (EDGE_FRAMES, EDGE_FRAMES), value=silence)
-        noise = None if seed is None else torch.Generator(mel.device).manual_seed(seed)
-        audio = self.generator(padded, generator=noise)
+        source = None if seed is None else torch.Generator(mel.device).manual_seed(seed)
+        shape = (len(mel), self.generator.noise_channels, padded.shape[2])
+        # Drawn for the whole, so that the audio does not hang on the chunks.
+        noise = torch.randn(shape, generator=source, dtype=mel.dtype, device=mel.device)
         edge = EDGE_FRAMES * self.generator.hop_length
-        return audio[..., edge:-edge]
+        return self._in_chunks(padded, noise, chunk_frames)[..., edge:-edge]
+
+    def _in_chunks(self, mel: Tensor, noise: Tensor, chunk_frames: int | None) -> Tensor:
+        frames, hop, context = mel.shape[2], self.generator.hop_length, self.generator.context_frames
+        if chunk_frames is None or frames <= chunk_frames:
+            return self.generator(mel, noise)
+        audio = mel.new_empty(len(mel), 1, frames * hop)
+        done = 0
+        while done < frames:
+            first = max(done - context, 0)
+            last = min(first + chunk_frames, frames)
+            if last == frames:  # rounded up for few different lengths: the CPU prepares for each new one
+                length = math.ceil((last - first) / TAIL_FRAMES) * TAIL_FRAMES
+                first = frames - min(length, chunk_frames)
+            piece = self.generator(mel[..., first:last], noise[..., first:last])
+            end = frames if last == frames else last - context
+            audio[..., done * hop : end * hop] = piece[..., (done - first) * hop : (end - first) * hop]
+            done = end
+        return audio
 
 
 def read_checkpoint(path: str | PathLike[str]) -> dict[str, Any]:

@@ -37,6 +37,60 @@ def test_any_number_of_frames(frames):
     assert audio.abs().max() <= 1
 
 
+@pytest.mark.parametrize(
+    "changes", [{}, {"strides": (8, 8, 4)}, {"dilations": (5,), "kernel_size": 5}, {"predictor_blocks": 0}]
+)
+def test_the_context_is_where_a_change_is_heard(changes):
+    torch.manual_seed(0)
+    generator = Generator(**SMALL | changes).double().eval()
+    generator.remove_weight_norm()
+    context, hop = generator.context_frames, generator.hop_length
+    frames = 2 * context + 9
+    mel, noise = torch.randn(1, 5, frames).double(), torch.randn(1, 4, frames).double()
+    with torch.no_grad():
+        for parameter in generator.parameters():
+            parameter.copy_(torch.randn_like(parameter) / 2)  # far from saturation, and no zeros
+        before = generator(mel, noise)
+        middle = frames // 2
+        mel[..., middle] += 1
+        noise[..., middle] += 1
+        heard = (generator(mel, noise) != before).reshape(frames, hop).any(dim=1).nonzero().flatten()
+    assert middle - context <= heard.min()
+    assert heard.max() <= middle + context
+    assert (heard.max() - heard.min()) / 2 > 0.5 * context  # a bound that adds up simply, but no waste
+
+
+def test_without_autograd_the_audio_is_the_same():
+    torch.manual_seed(0)
+    for dtype, within in ((torch.float64, 1e-12), (torch.float32, 1e-6)):
+        generator = Generator(**SMALL).to(dtype)
+        mel, noise = torch.randn(2, 5, 9, dtype=dtype), torch.randn(2, 4, 9, dtype=dtype)
+        kept = mel.clone(), noise.clone()
+        expected = generator(mel, noise).detach()
+        for mode in (torch.no_grad, torch.inference_mode):
+            with mode():
+                torch.testing.assert_close(generator(mel, noise), expected, rtol=0, atol=within)
+        assert torch.equal(mel, kept[0])
+        assert torch.equal(noise, kept[1])
+
+
+def test_frozen_weights_that_change_are_heard():
+    generator = Generator(**SMALL)
+    generator.remove_weight_norm()
+    generator.requires_grad_(False)
+    mel, noise = torch.randn(1, 5, 4), torch.randn(1, 4, 4)
+    before = generator(mel, noise)
+    for changed in ("kernel_conv.weight", "kernel_conv.bias"):
+        predictor = generator.resblocks[0].kernel_predictor
+        predictor.get_parameter(changed).mul_(1.5)
+        after = generator(mel, noise)
+        assert not torch.equal(after, before)
+        generator.requires_grad_(True)  # nothing is kept of weights that may train
+        torch.testing.assert_close(generator(mel, noise), after, rtol=0, atol=1e-6)
+        generator.requires_grad_(False)
+        before = after
+
+
 def test_removing_weight_norm_keeps_the_output_and_may_be_repeated():
     generator = Generator(**SMALL)
     mel, noise = torch.randn(2, 5, 7), torch.randn(2, 4, 7)

@@ -29,6 +29,25 @@ def test_equals_transformers_with_its_gradients(batch, fan_in, fan_out, size, fr
         torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize(("size", "frames", "hop"), [(1, 3, 4), (3, 1, 8), (3, 5, 1), (5, 4, 2), (7, 6, 3)])
+@pytest.mark.parametrize("laid_out", [False, True])
+def test_single_precision_is_double_precision_rounded(size, frames, hop, laid_out):
+    torch.manual_seed(0)
+    exact = inputs(2, 3, 4, size, frames, hop)
+    single = [tensor.detach().float().requires_grad_() for tensor in exact]
+    kernel = single[1]
+    if laid_out:  # as the kernel predictor lays it out; the mathematics must not care
+        kernel = kernel.permute(0, 4, 2, 1, 3).contiguous().permute(0, 3, 2, 4, 1)
+    ours = location_variable_convolution(single[0], kernel, single[2], hop)
+    expected = location_variable_convolution(*exact, hop)
+    torch.testing.assert_close(ours, expected.float(), rtol=0, atol=2e-5)
+    weight = torch.randn_like(expected)
+    for a, b in zip(
+        torch.autograd.grad(ours, single, weight.float()), torch.autograd.grad(expected, exact, weight), strict=True
+    ):
+        torch.testing.assert_close(a, b.float(), rtol=0, atol=2e-4)
+
+
 @pytest.mark.parametrize(("size", "hop"), [(5, 1), (7, 2)])
 def test_kernels_wider_than_a_frame_see_several_neighbours(size, hop):
     torch.manual_seed(0)

@@ -1,0 +1,98 @@
+"""The benchmark's contestants do the same work, and its figures are what they say; no test asserts a time."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from small import GENERATOR, MEL, MPD, MRD, RESOLUTIONS
+
+from univnet import Generator, LogMelSpectrogram, UnivNet
+from univnet.benchmarks import contests, measure, plain
+from univnet.benchmarks.run import WITHOUT_TRANSFORMERS, run
+from univnet.errors import UsageError
+from univnet.losses import MultiResolutionSTFTLoss
+from univnet.models import Discriminator, MultiPeriodDiscriminator, MultiResolutionSpectrogramDiscriminator, lvc
+
+
+def small() -> UnivNet:
+    torch.manual_seed(0)
+    return UnivNet(
+        generator=Generator(**GENERATOR),
+        discriminator=Discriminator(MultiResolutionSpectrogramDiscriminator(**MRD), MultiPeriodDiscriminator(**MPD)),
+        mel=LogMelSpectrogram(**MEL),
+        stft_loss=MultiResolutionSTFTLoss(RESOLUTIONS),
+    ).double()
+
+
+def test_the_plain_networks_are_ours() -> None:
+    module, mel, noise = small(), torch.randn(2, 20, 8).double(), torch.randn(2, 4, 8).double()
+    fake = module.generator(mel, noise)
+    torch.testing.assert_close(plain.generate(module.generator, mel, noise), fake, rtol=0, atol=1e-12)
+    ours, theirs = module.discriminator(fake), plain.judge(module.discriminator, fake)
+    assert list(ours) == list(theirs)
+    for name in ours:
+        torch.testing.assert_close(theirs[name], ours[name], rtol=0, atol=1e-12)
+
+
+def test_the_plain_step_moves_both_players_as_plain_gradients_say() -> None:
+    module, twin = small(), small()
+    batch = {"audio": 0.1 * torch.randn(2, 1, 2048).double(), "mel": torch.randn(2, 20, 8).double()}
+    noise = torch.randn(2, 4, 8).double()
+    players = (module.generator, module.discriminator)
+    plain.step(module, batch, noise, tuple(torch.optim.SGD(player.parameters(), lr=0.1) for player in players))
+    fake = twin.generator(batch["mel"], noise)
+    loss = twin.generator_loss(batch, fake)["loss"]
+    steps = torch.autograd.grad(loss, list(twin.generator.parameters()))
+    for moved, start, gradient in zip(module.generator.parameters(), twin.generator.parameters(), steps, strict=True):
+        torch.testing.assert_close(moved, start - 0.1 * gradient, rtol=0, atol=1e-10)
+    loss = twin.discriminator_loss(batch, fake.detach())["loss"]
+    steps = torch.autograd.grad(loss, list(twin.discriminator.parameters()))
+    for player, start, gradient in zip(players[1].parameters(), twin.discriminator.parameters(), steps, strict=True):
+        torch.testing.assert_close(player, start - 0.1 * gradient, rtol=0, atol=1e-10)
+
+
+def test_flops_are_counted_of_shapes() -> None:
+    a, b = torch.empty(3, 5, device="meta"), torch.empty(5, 7, device="meta")
+    assert measure.flops(lambda: a @ b) == 2 * 3 * 5 * 7
+    x, kernel, bias = torch.randn(2, 3, 40), torch.randn(2, 3, 4, 3, 5), torch.randn(2, 4, 5)
+    convolve = lvc.location_variable_convolution  # each of 40 samples: 3 · 3 products for 4 outputs
+    assert measure.flops(lambda: convolve(x, kernel, bias, 8)) == 2 * 2 * 40 * 9 * 4
+
+
+def test_contestants_take_turns() -> None:
+    turns: list[str] = []
+    seconds = measure.alternate({"a": lambda: turns.append("a"), "b": lambda: turns.append("b")}, 2, "cpu")
+    assert turns == ["a", "b"] * 3
+    assert [len(s) for s in seconds.values()] == [2, 2]
+    assert measure.summary([3.0, 1.0, 2.0]) == {"median_s": 2.0, "min_s": 1.0, "max_s": 3.0}
+
+
+def test_peak_memory_sees_what_is_held_and_let_go() -> None:
+    measured = measure.peak_memory(lambda: torch.ones(2**25).sum(), "cpu")  # 128 MiB
+    assert measured is None or 0.9 * 2**27 < measured < 1.5 * 2**27
+
+
+def test_a_table_and_json(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contests, "has_transformers", lambda: False)
+    output = tmp_path / "infer.json"
+    run(["infer", "--size", "c16", "--seconds", "0.2", "--repeats", "2", "--no-memory", "--output", str(output)])
+    said, report = capsys.readouterr().out, json.loads(output.read_text())
+    [row] = report["rows"]
+    assert (row["case"], row["contestant"], len(row["seconds"])) == ("0.2 s", "ours", 2)
+    assert row["flops"] > 1e8
+    assert report["peak_flops_per_s"]["convolution"] > 0
+    assert "0.2 s" in said
+    assert WITHOUT_TRANSFORMERS in said
+
+
+def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
+    for argv, message in (
+        (["infer", "--device", "nowhere"], "--device nowhere cannot be used here"),
+        (["lvc", "--segment", "100"], "--segment must be a multiple of 256 samples, got 100"),
+        (["lvc", "--output", str(tmp_path / "no" / "file.json")], "there is no folder"),
+        (["fast"], "invalid choice: 'fast'"),
+        (["train", "--batch", "0"], "must be at least 1, got 0"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            run(argv)
