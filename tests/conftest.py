@@ -1,6 +1,7 @@
 """Fixtures that several test folders share."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
@@ -8,6 +9,10 @@ from unittest import mock
 import numpy as np
 import pytest
 import soundfile as sf
+
+
+# A shell starts background jobs with Ctrl-C ignored, and children inherit that: the tests of it would wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
