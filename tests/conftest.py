@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-
 # A shell starts background jobs with Ctrl-C ignored, and children inherit that: the tests of it would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
