@@ -105,8 +105,16 @@ def _draw(curve: LRCurve, ax: "Axes", chosen: float | None, suggest: bool) -> No
     lr, loss = curve.lr, curve.loss
     ax.plot(lr, curve.raw, ".", color="0.7", markersize=3, label="each update")
     if curve.runs:
-        low, high = (pick(column) for pick in (_lowest, _highest) for column in [list(zip(*curve.runs, strict=True))])
-        ax.fill_between(lr, low, high, color="C0", alpha=0.2, linewidth=0, label=f"{len(curve.runs)} repeats")
+        points = list(zip(*curve.runs, strict=True))
+        ax.fill_between(
+            lr,
+            [min(p) for p in points],
+            [max(p) for p in points],
+            color="C0",
+            alpha=0.2,
+            linewidth=0,
+            label=f"{len(curve.runs)} repeats",
+        )
     ax.plot(lr, loss, color="C0", label="smoothed")
     finite = [value for value in loss if math.isfinite(value)]
     if _is_geometric(lr):
@@ -137,14 +145,6 @@ def _mark(curve: LRCurve, ax: "Axes", chosen: float | None) -> None:
     if bounds := curve.bounds():
         label = f"to cycle in: {bounds.base_lr:.2g} to {bounds.max_lr:.2g}"
         ax.axvspan(*bounds, color="0.5", alpha=0.12, linewidth=0, label=label)
-
-
-def _lowest(columns: list[tuple[float, ...]]) -> list[float]:
-    return [min(column) for column in columns]
-
-
-def _highest(columns: list[tuple[float, ...]]) -> list[float]:
-    return [max(column) for column in columns]
 
 
 def _is_geometric(lr: Sequence[float]) -> bool:
