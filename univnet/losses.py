@@ -87,54 +87,49 @@ class MultiResolutionSTFTLoss(nn.Module):
         return (distance / torch.linalg.vector_norm(real, dim=(1, 2)).maximum(silence)).mean()
 
 
-def discriminator_adversarial_loss(real: Mapping[str, Tensor], fake: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Least-squares loss of the discriminator: real scores to 1, fake ones to 0 (UnivNet, arXiv 2106.07889, §2.3).
+def least_squares_of_discriminator(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    """Least-squares loss of one sub-discriminator: real scores to 1, fake ones to 0 (UnivNet, arXiv 2106.07889, §2.3).
 
     Args:
-        real: Each sub-discriminator's scores of real audio, any shape.
+        real: Its scores of real audio, any shape.
         fake: Its scores of generated audio that is detached from the generator.
 
     Returns:
-        {"adversarial": mean over the sub-discriminators, <name>: mean (1 − real)² + mean fake², …, "real_score" and
-        "fake_score": the mean scores, without gradient}.
-
-    Raises:
-        ValueError: The two do not name the same sub-discriminators, or none.
+        {"loss": mean (1 − real)² + mean fake², "real_score" and "fake_score": the mean scores, without gradient}.
     """
-    if real.keys() != fake.keys():
-        raise ValueError(f"Scores of different sub-discriminators: {sorted(real)} and {sorted(fake)}.")
-    terms = _with_mean(
-        {
-            name: (1 - _at_least_single(real[name])).square().mean() + _at_least_single(fake[name]).square().mean()
-            for name in real
-        }
-    )
-    return terms | {"real_score": _mean_score(real), "fake_score": _mean_score(fake)}
+    real, fake = _at_least_single(real), _at_least_single(fake)
+    loss = (1 - real).square().mean() + fake.square().mean()
+    return {"loss": loss, "real_score": real.detach().mean(), "fake_score": fake.detach().mean()}
 
 
-def generator_adversarial_loss(fake: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Least-squares loss of the generator: fake scores to 1 (UnivNet, arXiv 2106.07889, §2.3).
+def least_squares_of_generator(fake: Tensor) -> dict[str, Tensor]:
+    """Least-squares loss of the generator against one sub-discriminator: fake scores to 1 (arXiv 2106.07889, §2.3).
 
     Args:
-        fake: Each sub-discriminator's scores of generated audio, any shape, *not* detached from the generator.
+        fake: The sub-discriminator's scores of generated audio, any shape, *not* detached from the generator.
 
     Returns:
-        {"adversarial": mean over the sub-discriminators, <name>: mean (1 − fake)², …}.
+        {"loss": mean (1 − fake)²}.
+    """
+    return {"loss": (1 - _at_least_single(fake)).square().mean()}
+
+
+def adversarial_loss(terms: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Put the losses over all sub-discriminators together (UnivNet, arXiv 2106.07889, §2.3).
+
+    Args:
+        terms: Each sub-discriminator's, of either player: ``"loss"`` and others, the same for all.
+
+    Returns:
+        {"adversarial": the mean of the losses, <name>: each loss, and the mean of each other term by its name}.
 
     Raises:
-        ValueError: There are no scores.
+        ValueError: There are none.
     """
-    return _with_mean({name: (1 - _at_least_single(score)).square().mean() for name, score in fake.items()})
-
-
-def _with_mean(terms: dict[str, Tensor]) -> dict[str, Tensor]:
     if not terms:
         raise ValueError("The scores of at least one sub-discriminator are needed.")
-    return {"adversarial": torch.stack(list(terms.values())).mean(), **terms}
-
-
-def _mean_score(scores: Mapping[str, Tensor]) -> Tensor:
-    return torch.stack([_at_least_single(score.detach()).mean() for score in scores.values()]).mean()
+    means = {key: torch.stack([each[key] for each in terms.values()]).mean() for key in next(iter(terms.values()))}
+    return {"adversarial": means.pop("loss"), **{name: each["loss"] for name, each in terms.items()}, **means}
 
 
 def _magnitude(audio: Tensor, n_fft: int, hop: int, window: Tensor) -> Tensor:

@@ -11,8 +11,13 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from univnet.audio import LogMelSpectrogram
-from univnet.gan import GANModule, Updates
-from univnet.losses import MultiResolutionSTFTLoss, discriminator_adversarial_loss, generator_adversarial_loss
+from univnet.gan import GANModule, SharedForward, Updates
+from univnet.losses import (
+    MultiResolutionSTFTLoss,
+    adversarial_loss,
+    least_squares_of_discriminator,
+    least_squares_of_generator,
+)
 from univnet.models import Discriminator, Generator
 
 Batch = Mapping[str, Any]
@@ -92,6 +97,7 @@ class UnivNet(GANModule):
         self.stft_weight, self.discriminator_start = stft_weight, discriminator_start
         self._make_optimizer = {"generator": generator_optimizer, "discriminator": discriminator_optimizer}
         self._schedule = {"generator": generator_schedule, "discriminator": discriminator_schedule}
+        self._shared_forward = SharedForward(least_squares_of_generator, least_squares_of_discriminator)
         self._check_fit()
 
     def _check_fit(self) -> None:
@@ -134,7 +140,9 @@ class UnivNet(GANModule):
         terms = self._reconstruction(fake, batch["audio"])
         loss = self.stft_weight * terms["stft"]
         if self.adversarial:
-            adversarial = generator_adversarial_loss(self.discriminator(fake))
+            parts, scaled = self.discriminator.parts(), self.updates["generator"].scaler is not None
+            judged = self._shared_forward.generator_terms(parts, fake, batch["audio"], share=not scaled)
+            adversarial = adversarial_loss(judged)
             terms, loss = terms | adversarial, loss + adversarial["adversarial"]
         return {"loss": loss, **terms}
 
@@ -142,7 +150,8 @@ class UnivNet(GANModule):
         """Return the least-squares loss over all sub-discriminators, and each's; ``None`` before the game begins."""
         if not self.adversarial:
             return None
-        terms = discriminator_adversarial_loss(self.discriminator(batch["audio"]), self.discriminator(fake))
+        judged = self._shared_forward.discriminator_terms(self.discriminator.parts(), fake, batch["audio"])
+        terms = adversarial_loss(judged)
         return {"loss": terms.pop("adversarial"), **terms}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from univnet.losses import discriminator_adversarial_loss, generator_adversarial_loss
+from univnet.losses import adversarial_loss, least_squares_of_discriminator, least_squares_of_generator
 from univnet.models import Discriminator, Generator
 from univnet.module import Batch, UnivNet
 
@@ -69,11 +69,12 @@ def step(module: UnivNet, batch: Batch, noise: Tensor, optimizers: tuple[Optimiz
     of_generator.zero_grad()
     fake = generate(module.generator, batch["mel"], noise)
     reconstruction = torch.stack(list(module.stft_loss(fake, batch["audio"]).values())).sum()
-    adversarial = generator_adversarial_loss(judge(module.discriminator, fake))["adversarial"]
+    scores = judge(module.discriminator, fake)
+    adversarial = adversarial_loss({k: least_squares_of_generator(score) for k, score in scores.items()})["adversarial"]
     (adversarial + module.stft_weight * reconstruction).backward()
     of_generator.step()
     of_discriminator.zero_grad()
     fakes = judge(module.discriminator, fake.detach())
     reals = judge(module.discriminator, batch["audio"])
-    discriminator_adversarial_loss(reals, fakes)["adversarial"].backward()
+    adversarial_loss({k: least_squares_of_discriminator(reals[k], fakes[k]) for k in reals})["adversarial"].backward()
     of_discriminator.step()

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from univnet.gan.lr_result import LRRangeTest
     from univnet.gan.lr_rules import Collapse
     from univnet.gan.module import GANModule
+    from univnet.gan.shared_forward import SharedForward
     from univnet.gan.swa import StochasticWeightAveraging
     from univnet.gan.tuner import Tuner
     from univnet.gan.updates import NonFiniteError, Player, Updates
@@ -28,6 +29,7 @@ __all__ = [
     "LRRangeTest",
     "NonFiniteError",
     "Player",
+    "SharedForward",
     "StochasticWeightAveraging",
     "Tuner",
     "Updates",
@@ -45,6 +47,7 @@ _HOMES = {
     "Collapse": "lr_rules",
     "LRRangeTest": "lr_result",
     "GANModule": "module",
+    "SharedForward": "shared_forward",
     "StochasticWeightAveraging": "swa",
     "Tuner": "tuner",
     "NonFiniteError": "updates",

@@ -35,9 +35,13 @@ class Discriminator(nn.Module):
         if not self.mrd.discriminators and not self.mpd.discriminators:
             raise ValueError("Discriminator: at least one resolution or one period is needed.")
 
+    def parts(self) -> dict[str, nn.Module]:
+        """Return the sub-discriminators by name; training runs them one by one. Subclasses add theirs here."""
+        return dict(self.mrd.discriminators.items()) | dict(self.mpd.discriminators.items())
+
     def forward(self, audio: Tensor) -> dict[str, Tensor]:
         """Score audio (batch, 1, samples): {"mrd_1024": (batch, N), …, "mpd_2": (batch, M), …}."""
-        return self.mrd(audio) | self.mpd(audio)
+        return {name: part(audio) for name, part in self.parts().items()}
 
 
 class MultiResolutionSpectrogramDiscriminator(nn.Module):
@@ -120,8 +124,16 @@ class MultiPeriodDiscriminator(nn.Module):
         return {name: discriminator(audio) for name, discriminator in self.discriminators.items()}
 
 
+class _SwappedConv2d(nn.Conv2d):
+    """Convolution of views that lie with their two axes swapped; weight and arguments are of the unswapped view."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        assert isinstance(self.padding, tuple)  # and not one of torch's words for it
+        return F.conv2d(input, self.weight.transpose(2, 3), self.bias, self.stride[::-1], self.padding[::-1])
+
+
 class _ConvolutionalDiscriminator(nn.Module):
-    """Leaky convolutions, then one that scores."""
+    """Leaky convolutions of a view that lies with its two axes swapped, then one that scores."""
 
     def __init__(self, convs: Sequence[nn.Conv2d], conv_post: nn.Conv2d, leaky_slope: float) -> None:
         super().__init__()
@@ -132,26 +144,29 @@ class _ConvolutionalDiscriminator(nn.Module):
     def score(self, view: Tensor) -> Tensor:
         for conv in self.convs:
             view = F.leaky_relu(conv(view), self.leaky_slope, inplace=True)
-        return self.conv_post(view)
+        return self.conv_post(view).transpose(2, 3).flatten(1)
 
 
 class _SpectrogramDiscriminator(_ConvolutionalDiscriminator):
-    """Convolutions on frames × bins; channels-last in memory on the CPU, where that is 1.5 times as fast."""
+    """Convolutions on bins × frames.
+
+    They lie as frames × bins, on the CPU with channels innermost: 1.5 to 2 times as fast there as torch's default.
+    """
 
     def __init__(self, n_fft: int, hop: int, window: int, channels: int, leaky_slope: float) -> None:
         convs = [
-            nn.Conv2d(1, channels, (3, 9), padding=(1, 4)),
-            *(nn.Conv2d(channels, channels, (3, 9), stride=(1, 2), padding=(1, 4)) for _ in range(3)),
-            nn.Conv2d(channels, channels, (3, 3), padding=(1, 1)),
+            _SwappedConv2d(1, channels, (3, 9), padding=(1, 4)),
+            *(_SwappedConv2d(channels, channels, (3, 9), stride=(1, 2), padding=(1, 4)) for _ in range(3)),
+            _SwappedConv2d(channels, channels, (3, 3), padding=(1, 1)),
         ]
-        super().__init__(convs, nn.Conv2d(channels, 1, (3, 3), padding=(1, 1)), leaky_slope)
+        super().__init__(convs, _SwappedConv2d(channels, 1, (3, 3), padding=(1, 1)), leaky_slope)
         self.n_fft, self.hop, self.window = n_fft, hop, window
 
     def forward(self, audio: Tensor) -> Tensor:
-        view = self.spectrogram(audio).unsqueeze(1)
+        view = self.spectrogram(audio).transpose(1, 2).unsqueeze(1)
         if view.device.type == "cpu":
             view = view.contiguous(memory_format=torch.channels_last)  # the convolutions keep to it
-        return self.score(view).flatten(1)
+        return self.score(view)
 
     def spectrogram(self, audio: Tensor) -> Tensor:
         """Magnitudes (batch, bins, frames) of audio (batch, 1, samples), never below single precision."""
@@ -173,27 +188,19 @@ class _SpectrogramDiscriminator(_ConvolutionalDiscriminator):
             return spectrum.abs()
 
 
-class _TimeConv2d(nn.Conv2d):
-    """Convolution along the time of (batch, channels, phases, time), by weights of HiFi-GAN's shape (out, in, K, 1).
-
-    Time innermost in memory is up to 1.2 times as fast on the CPU as phases innermost.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        padding = (0, self.kernel_size[0] // 2)
-        return F.conv2d(input, self.weight.transpose(2, 3), self.bias, (1, self.stride[0]), padding)
-
-
 class _PeriodDiscriminator(_ConvolutionalDiscriminator):
-    """Convolutions along each phase of a period, apart from the others."""
+    """Convolutions along each phase of a period, apart from the others, on time × phases.
+
+    They lie as phases × time, up to 1.2 times as fast on the CPU.
+    """
 
     def __init__(self, period: int, channels: Sequence[int], kernel_size: int, stride: int, leaky_slope: float) -> None:
         strides = [stride] * (len(channels) - 1) + [1]
         convs = [
-            _TimeConv2d(fan_in, fan_out, (kernel_size, 1), (step, 1), padding=(kernel_size // 2, 0))
+            _SwappedConv2d(fan_in, fan_out, (kernel_size, 1), (step, 1), padding=(kernel_size // 2, 0))
             for fan_in, fan_out, step in zip((1, *channels), channels, strides, strict=False)
         ]
-        super().__init__(convs, _TimeConv2d(channels[-1], 1, (3, 1), padding=(1, 0)), leaky_slope)
+        super().__init__(convs, _SwappedConv2d(channels[-1], 1, (3, 1), padding=(1, 0)), leaky_slope)
         self.period = period
 
     def forward(self, audio: Tensor) -> Tensor:
@@ -202,7 +209,7 @@ class _PeriodDiscriminator(_ConvolutionalDiscriminator):
         if missing:
             audio = F.pad(audio, (0, missing), "reflect")
         phases = audio.unflatten(-1, (-1, self.period)).transpose(2, 3).contiguous()
-        return self.score(phases).transpose(2, 3).flatten(1)
+        return self.score(phases)
 
 
 def _require_samples(audio: Tensor, least: int, what: str) -> None:

@@ -1,0 +1,159 @@
+"""One discriminator forward for both players gives the gradients of a forward for each."""
+
+import copy
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from univnet.gan import SharedForward
+from univnet.gan.updates import frozen
+
+Parts = dict[str, nn.Module]
+
+
+def hinge_of_generator(fake: Tensor) -> dict[str, Tensor]:
+    return {"loss": -fake.mean(), "score": fake.detach().mean()}
+
+
+def relativistic_of_discriminator(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    """A loss that couples both scores: no sum of one of each."""
+    return {"loss": nn.functional.softplus(fake - real).mean()}
+
+
+@pytest.fixture
+def parts() -> Parts:
+    torch.manual_seed(0)
+    convs = (nn.utils.parametrizations.weight_norm(nn.Conv1d(1, 3, size)) for size in (3, 5))
+    return {str(i): nn.Sequential(conv, nn.Tanh(), nn.Conv1d(3, 1, 3)).double() for i, conv in enumerate(convs)}
+
+
+@pytest.fixture
+def judged(parts: Parts) -> Iterator[list[tuple[str, Tensor]]]:
+    """What each part is run on."""
+    seen: list[tuple[str, Tensor]] = []
+    hooks = [
+        part.register_forward_pre_hook(lambda _, args, name=name: seen.append((name, args[0])))
+        for name, part in parts.items()
+    ]
+    yield seen
+    for hook in hooks:
+        hook.remove()
+
+
+def audio(seed: int) -> Tensor:
+    return torch.randn(4, 1, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def weighted(terms: dict[str, dict[str, Tensor]]) -> Tensor:
+    return 3 * terms["0"]["loss"] - 0.5 * terms["1"]["loss"].square()
+
+
+def both() -> SharedForward:
+    return SharedForward(hinge_of_generator, relativistic_of_discriminator)
+
+
+def weights(parts: Parts) -> list[Tensor]:
+    return [p for part in parts.values() for p in part.parameters()]
+
+
+def test_gradients_are_those_of_separate_forwards(parts: Parts, judged: list) -> None:
+    noise, real = audio(0).requires_grad_(), audio(1)
+    fake = noise.tanh()
+    loss = weighted({k: hinge_of_generator(part(fake)) for k, part in parts.items()})
+    [to_noise] = torch.autograd.grad(loss, [noise])
+    d_loss = weighted({k: relativistic_of_discriminator(p(real), p(fake.detach())) for k, p in parts.items()})
+    to_weights = torch.autograd.grad(d_loss, weights(parts))
+    judged.clear()
+
+    shared, fake = both(), noise.tanh()
+    with frozen(weights(parts)):
+        terms = shared.generator_terms(parts, fake, real)
+    assert not any(p.grad is not None for p in weights(parts))
+    assert all(p.requires_grad for p in weights(parts))
+    torch.testing.assert_close(weighted(terms), loss, rtol=0, atol=1e-12)
+    weighted(terms).backward()
+    torch.testing.assert_close(noise.grad, to_noise, rtol=0, atol=1e-12)
+    assert not any(p.grad is not None for p in weights(parts))
+
+    d_terms = shared.discriminator_terms(parts, fake.detach(), real)
+    torch.testing.assert_close(weighted(d_terms), d_loss, rtol=0, atol=1e-12)
+    weighted(d_terms).backward()
+    for parameter, gradient in zip(weights(parts), to_weights, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=0, atol=1e-12)
+    assert torch.equal(noise.grad, to_noise) or (noise.grad - to_noise).abs().max() < 1e-12
+    assert [name for name, _ in judged] == ["0", "0", "1", "1"]  # on the fakes and on the reals, a part at a time
+
+
+@pytest.mark.parametrize("other", ["fake", "real", "changed", "parts"])
+def test_other_audio_is_judged_anew(parts: Parts, judged: list, other: str) -> None:
+    shared, real, fake = both(), audio(1), audio(0).requires_grad_().tanh()
+    shared.generator_terms(parts, fake, real)
+    judged.clear()
+    if other == "changed":
+        fake = fake.detach().mul_(0.5)
+    fake, real = audio(2) if other == "fake" else fake.detach(), audio(3) if other == "real" else real
+    parts = {"0": parts["0"]} if other == "parts" else parts
+    terms = shared.discriminator_terms(parts, fake, real)
+    assert judged
+    for name, part in parts.items():
+        expected = relativistic_of_discriminator(part(real), part(fake))["loss"]
+        torch.testing.assert_close(terms[name]["loss"], expected, rtol=0, atol=1e-12)
+
+
+def no_grad(shared: SharedForward, parts: Parts, fake: Tensor) -> None:
+    with torch.no_grad():
+        shared.generator_terms(parts, fake, fake)
+
+
+def for_fp16(shared: SharedForward, parts: Parts, fake: Tensor) -> None:
+    shared.generator_terms(parts, fake, fake, share=False)
+
+
+def detached(shared: SharedForward, parts: Parts, fake: Tensor) -> None:
+    shared.generator_terms(parts, fake.detach(), fake)
+
+
+@pytest.mark.parametrize("how", [no_grad, for_fp16, detached])
+def test_nothing_is_shared_where_it_should_not_be(parts: Parts, judged: list, how: Callable) -> None:
+    shared, fake = both(), audio(0).requires_grad_().tanh()
+    shared.generator_terms(parts, fake, fake)  # what it leaves must not be taken for the next one's
+    judged.clear()
+    how(shared, parts, fake)
+    assert len(judged) == 2
+    shared.discriminator_terms(parts, fake.detach(), fake)
+    assert len(judged) == 6
+
+
+def test_its_share_is_handed_out_once_and_may_be_copied(parts: Parts, judged: list) -> None:
+    shared, real, fake = both(), audio(1), audio(0).requires_grad_().tanh()
+    shared.generator_terms(parts, fake, real)
+    copied = copy.deepcopy(shared)
+    first = shared.discriminator_terms(parts, fake, real)
+    judged.clear()
+    again = shared.discriminator_terms(parts, fake, real)
+    assert len(judged) == 4
+    torch.testing.assert_close(weighted(first), weighted(again), rtol=0, atol=1e-12)
+    copied.discriminator_terms(parts, fake, real)
+
+
+def test_what_was_frozen_for_good_stays_without_gradient(parts: Parts) -> None:
+    parts["0"].requires_grad_(False)
+    shared, real, fake = both(), audio(1), audio(0).requires_grad_().tanh()
+    shared.generator_terms(parts, fake, real)
+    weighted(shared.discriminator_terms(parts, fake, real)).backward()
+    assert all(p.grad is None and not p.requires_grad for p in parts["0"].parameters())
+    assert all(p.grad is not None for p in parts["1"].parameters())
+
+
+def test_an_unused_parameter_gets_no_gradient() -> None:
+    part = nn.Linear(3, 1)
+    part.unused = nn.Parameter(torch.ones(2))
+    shared, fake = both(), torch.randn(5, 3, requires_grad=True) * 2
+    shared.generator_terms({"a": part}, fake, fake.detach())
+    shared.discriminator_terms({"a": part}, fake, fake.detach())["a"]["loss"].backward()
+    shared.generator_terms({"a": part}, fake, real := torch.randn(5, 3))
+    shared.discriminator_terms({"a": part}, fake, real)["a"]["loss"].backward()
+    assert part.unused.grad is None
+    assert part.weight.grad is not None

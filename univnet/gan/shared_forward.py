@@ -1,0 +1,129 @@
+"""One discriminator forward on the fakes for both players' losses, one part of the discriminator after the other."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from univnet.gan.precision import no_autocast
+
+Terms = Mapping[str, Tensor]
+Parts = Mapping[str, nn.Module]
+
+
+class SharedForward:
+    """Both players' adversarial losses over a discriminator's parts, each run once on the fakes and once on the reals.
+
+    The players are simultaneous, so both losses see the same scores of the fakes. :meth:`generator_terms` therefore
+    works out both losses' gradients at once, a part at a time: no more than one part's activations are held, and
+    :meth:`discriminator_terms` of the same fakes only hands its share out. What both return are ordinary scalars
+    to combine and to call ``backward()`` on (once differentiable).
+
+    Args:
+        of_generator: ``fake scores -> {"loss": scalar, …}`` of one part; other terms are for logging.
+        of_discriminator: ``(real scores, fake scores) -> {"loss": scalar, …}``.
+    """
+
+    def __init__(self, of_generator: Callable[[Any], Terms], of_discriminator: Callable[[Any, Any], Terms]) -> None:
+        self._of_generator, self._of_discriminator = of_generator, of_discriminator
+        self._ready: _Ready | None = None
+
+    def generator_terms(self, parts: Parts, fake: Tensor, real: Tensor, share: bool = True) -> dict[str, Terms]:
+        """Return each part's terms of the generator's loss, with gradient to ``fake`` and none to the parts.
+
+        Args:
+            parts: the discriminator's, by name; frozen or not makes no difference.
+            fake: the generator's output, any shape.
+            real: what it is judged beside.
+            share: also work out the discriminator's loss. Leave it out for fp16, where gradients must be scaled from
+                their very beginning. Without gradient to record (``torch.no_grad``), nothing is shared either.
+        """
+        self._ready = None
+        if not (share and fake.requires_grad and torch.is_grad_enabled()):
+            return {name: self._of_generator(part(fake)) for name, part in parts.items()}
+        both = {name: self._judge(part, fake.detach(), real) for name, part in parts.items()}
+        self._ready = _Ready(fake.detach(), fake._version, real, {name: known for name, (_, known) in both.items()})
+        return {name: known.terms([fake]) for name, (known, _) in both.items()}
+
+    def discriminator_terms(self, parts: Parts, fake: Tensor, real: Tensor) -> dict[str, Terms]:
+        """Return each part's terms of the discriminator's loss, with gradient to the parts and none to ``fake``."""
+        ready, self._ready = self._ready, None
+        if ready is not None and ready.is_for(parts, fake, real):
+            return {name: ready.known[name].terms(part.parameters()) for name, part in parts.items()}
+        return {name: self._of_discriminator(part(real), part(fake.detach())) for name, part in parts.items()}
+
+    def _judge(self, part: nn.Module, fake: Tensor, real: Tensor) -> "tuple[_Known, _Known]":
+        fake = fake.requires_grad_()
+        parameters = list(part.parameters())
+        with _requiring_grad(parameters):
+            scores = part(fake)
+            generator = self._of_generator(scores)
+            with no_autocast(fake.device):
+                to_fake = torch.autograd.grad(generator["loss"], [fake], retain_graph=True)
+            discriminator = self._of_discriminator(part(real), scores)
+            with no_autocast(fake.device):
+                to_parameters = torch.autograd.grad(discriminator["loss"], parameters, allow_unused=True)
+        return _Known(_values(generator), to_fake), _Known(_values(discriminator), to_parameters)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """Terms whose loss has its gradients worked out already."""
+
+    values: Terms
+    gradients: tuple[Tensor | None, ...]
+
+    def terms(self, inputs: Iterable[Tensor]) -> Terms:
+        pairs = [(g, x) for g, x in zip(self.gradients, inputs, strict=True) if g is not None]
+        loss = _WithGradients.apply(self.values["loss"], *(g for g, _ in pairs), *(x for _, x in pairs))
+        return {**self.values, "loss": loss}
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """The discriminator's share, and what it is for."""
+
+    fake: Tensor
+    version: int
+    real: Tensor
+    known: dict[str, _Known]
+
+    def is_for(self, parts: Parts, fake: Tensor, real: Tensor) -> bool:
+        # `self.fake` is alive, so no other tensor has its memory; changes in place raise the version.
+        same = (self.fake.data_ptr(), self.fake.shape, self.version) == (fake.data_ptr(), fake.shape, fake._version)
+        return same and self.real is real and self.known.keys() == parts.keys()
+
+
+class _WithGradients(torch.autograd.Function):
+    """(value, n gradients, n inputs) -> the value, as a function of the inputs that has these gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, *gradients_and_inputs: Tensor) -> Tensor:
+        ctx.save_for_backward(*gradients_and_inputs[: len(gradients_and_inputs) // 2])
+        return value.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+        gradients = ctx.saved_tensors
+        return (None, *(None for _ in gradients), *torch._foreach_mul(gradients, cotangent))
+
+
+@contextmanager
+def _requiring_grad(parameters: list[nn.Parameter]) -> Iterator[None]:
+    frozen = [p for p in parameters if not p.requires_grad]  # all, in the generator's turn
+    try:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+
+
+def _values(terms: Terms) -> Terms:
+    return {name: term.detach() for name, term in terms.items()}
