@@ -150,7 +150,7 @@ class _ConvolutionalDiscriminator(nn.Module):
 class _SpectrogramDiscriminator(_ConvolutionalDiscriminator):
     """Convolutions on bins × frames.
 
-    They lie as frames × bins, on the CPU with channels innermost: 1.5 to 2 times as fast there as torch's default.
+    They lie as frames × bins, on the CPU with channels innermost, which is faster there.
     """
 
     def __init__(self, n_fft: int, hop: int, window: int, channels: int, leaky_slope: float) -> None:
@@ -163,10 +163,11 @@ class _SpectrogramDiscriminator(_ConvolutionalDiscriminator):
         self.n_fft, self.hop, self.window = n_fft, hop, window
 
     def forward(self, audio: Tensor) -> Tensor:
-        view = self.spectrogram(audio).transpose(1, 2).unsqueeze(1)
-        if view.device.type == "cpu":
-            view = view.contiguous(memory_format=torch.channels_last)  # the convolutions keep to it
-        return self.score(view)
+        view = self.spectrogram(audio).transpose(1, 2)
+        if view.device.type != "cpu":
+            return self.score(view.unsqueeze(1))
+        # One channel looks the same in either layout: these strides make the convolutions choose channels-last.
+        return self.score(view.contiguous().unsqueeze(-1).permute(0, 3, 1, 2))
 
     def spectrogram(self, audio: Tensor) -> Tensor:
         """Magnitudes (batch, bins, frames) of audio (batch, 1, samples), never below single precision."""
@@ -208,8 +209,7 @@ class _PeriodDiscriminator(_ConvolutionalDiscriminator):
         _require_samples(audio, missing + 1, f"a period of {self.period} samples")
         if missing:
             audio = F.pad(audio, (0, missing), "reflect")
-        phases = audio.unflatten(-1, (-1, self.period)).transpose(2, 3).contiguous()
-        return self.score(phases)
+        return self.score(audio.unflatten(-1, (-1, self.period)).transpose(2, 3).contiguous())
 
 
 def _require_samples(audio: Tensor, least: int, what: str) -> None:
