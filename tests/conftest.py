@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import soundfile as sf
 
+from univnet.allocator import keep_freed_memory
+
 # A shell starts background jobs with Ctrl-C ignored, and children inherit that: the tests of it would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -19,6 +21,7 @@ def environment() -> Iterator[None]:
     """Keep what a test does to the environment, such as Lightning's variables for distributed runs, from the next."""
     with mock.patch.dict(os.environ):
         yield
+    keep_freed_memory(False)  # what training's verbs keep would hide later tests' peaks of memory
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,16 @@ ALLOWED = {
     "audio": {"torch", "torchaudio", "numpy", "soundfile"},
     "data": {"torch", "lightning", "numpy", "soundfile", "univnet.audio"},
     "vocoder": {"torch", "univnet.audio", "univnet.gan", "univnet.models"},
-    "benchmarks": {"torch", "transformers", "univnet.audio", "univnet.convert", "univnet.data", "univnet.errors"}
+    "allocator": set(),
+    "benchmarks": {
+        "torch",
+        "transformers",
+        "univnet.allocator",
+        "univnet.audio",
+        "univnet.convert",
+        "univnet.data",
+        "univnet.errors",
+    }
     | {"univnet.gan", "univnet.losses", "univnet.models", "univnet.module", "univnet.vocoder"},
     "errors": set(),
     "module": {"torch", "lightning", "univnet.audio", "univnet.gan", "univnet.losses", "univnet.models"},

@@ -13,6 +13,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from univnet.allocator import keep_freed_memory
 from univnet.callbacks import AudioThroughput, LastCheckpoint, UpdateProgressBar, ValidationSamples
 from univnet.data import AudioDataModule
 from univnet.errors import UsageError, complain, parsing_mistake, sentence
@@ -163,7 +164,10 @@ class TrainingCLI(LightningCLI):
         """Leave out the callbacks of every run that the trainer's switches are against."""
         switches = {"enable_progress_bar": ProgressBar, "enable_checkpointing": Checkpoint}
         off = tuple(kind for switch, kind in switches.items() if config.get(switch) is False)
-        return super()._instantiate_trainer(config, [each for each in callbacks if not isinstance(each, off)])
+        trainer = super()._instantiate_trainer(config, [each for each in callbacks if not isinstance(each, off)])
+        if trainer.strategy.root_device.type == "cpu":
+            keep_freed_memory()
+        return trainer
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}

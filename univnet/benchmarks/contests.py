@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from univnet.allocator import keep_freed_memory
 from univnet.benchmarks import plain
 from univnet.gan.updates import frozen
 from univnet.models import Generator
@@ -111,7 +112,10 @@ def _lvc(options: argparse.Namespace, hop: int, backward: bool) -> Contestants:
 
 
 def train(options: argparse.Namespace) -> dict[str, Contest]:
-    """One update of both players: ours with `--precision`, and the plain step in float32."""
+    """One update of both players: ours with `--precision`, and the plain step in float32.
+
+    On the CPU ours runs as training's verbs do, with freed memory kept, the plain step as glibc comes and also so.
+    """
     return {f"batch {options.batch} x {options.segment}": functools.partial(_train, options)}
 
 
@@ -128,16 +132,19 @@ def _train(options: argparse.Namespace) -> Contestants:
         generator, discriminator = (configured["optimizer"] for configured in module.configure_optimizers())
         return module, (generator, discriminator)
 
-    def plainly() -> None:
+    def plainly(keep: bool) -> None:
+        keep_freed_memory(keep and not options.memory_of)  # where memory is measured, what is freed must go
         module, optimizers = made("plain")
         noise = torch.randn(options.batch, 64, options.segment // 256, device=options.device)
         plain.step(module, batch, noise, optimizers)
 
     def ours() -> None:
+        keep_freed_memory(not options.memory_of)
         module, optimizers = made("ours")
         our_step(module, batch, optimizers, lambda: _precision(options))
 
-    return {"plain": plainly, "ours": ours}
+    kept = {"plain, kept": lambda: plainly(True)} if options.device == "cpu" else {}
+    return {"plain": lambda: plainly(False), **kept, "ours": ours}
 
 
 def our_step(

@@ -7,9 +7,11 @@ import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 Work = Callable[[], object]
 
@@ -36,38 +38,52 @@ def summary(seconds: list[float]) -> dict[str, float]:
     return {"median_s": statistics.median(seconds), "min_s": min(seconds), "max_s": max(seconds)}
 
 
-def peak_memory(work: Work, device: str) -> int | None:
-    """Return how many bytes running `work` twice adds at its peak.
+def peak_memory(work: Work, device: str) -> tuple[int, int] | None:
+    """Return how many bytes running `work` twice adds at its peak, and how many of them stay.
 
     On CUDA what torch has allocated. On the CPU this process's resident memory, so run it in a process that has done
-    nothing else; None where the system does not tell (it takes Linux's /proc).
+    nothing else and gives back what it frees; None where the system does not tell (it takes Linux's /proc).
     """
     if torch.device(device).type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         work()
         work()
-        return torch.cuda.max_memory_allocated() - before
+        return torch.cuda.max_memory_allocated() - before, torch.cuda.memory_allocated() - before
     if not Path("/proc/self/status").exists():
         return None
     with suppress(OSError):  # makes the peak what is resident now; where it is refused the peak so far counts
         Path("/proc/self/clear_refs").write_text("5")
-    before = _high_water_mark()
+    before = _resident("VmHWM")
     work()
     work()
-    return _high_water_mark() - before
+    return _resident("VmHWM") - before, _resident("VmRSS") - before
+
+
+class _FlopCounter(TorchDispatchMode):
+    """Sums up what torch knows of each operation; torch's own counter cannot be asked for gradients meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if count := flop_registry.get(func.overloadpacket):
+            self.total += count(*args, **(kwargs or {}), out_val=result)
+        return result
 
 
 def flops(work: Work) -> int:
     """Count the multiplications and additions of the matrix products and convolutions of `work`; it may be on meta.
 
-    It is run without oneDNN, so that no convolution is grouped frame by frame: torch's counter overrates that.
+    It is run without oneDNN, so that no convolution is grouped frame by frame: torch's formulas overrate that.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of TF32, which is not touched
-        with torch.backends.mkldnn.flags(enabled=False), FlopCounterMode(display=False) as counter:
+        with torch.backends.mkldnn.flags(enabled=False), _FlopCounter() as counter:
             work()
-    return counter.get_total_flops()
+    return counter.total
 
 
 def machine_peak(device: str, dtype: torch.dtype, repeats: int = 5) -> dict[str, float]:
@@ -86,8 +102,8 @@ def machine_peak(device: str, dtype: torch.dtype, repeats: int = 5) -> dict[str,
     return {name: operations[name] / min(seconds[name]) for name in works}
 
 
-def _high_water_mark() -> int:
-    found = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
+def _resident(which: str) -> int:
+    found = re.search(rf"{which}:\s+(\d+)", Path("/proc/self/status").read_text())
     assert found
     return 1024 * int(found[1])
 

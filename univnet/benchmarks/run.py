@@ -37,7 +37,7 @@ def run(argv: Sequence[str]) -> None:
         torch.set_num_threads(options.threads)
     if options.memory_of:
         label, name = options.memory_of
-        print(measure.peak_memory(_made(options, label, name), options.device))
+        print(json.dumps(measure.peak_memory(_made(options, label, name), options.device)))
         return
     if options.output and not options.output.parent.is_dir():
         raise UsageError(f"there is no folder {options.output.parent} to write {options.output.name} to")
@@ -66,7 +66,8 @@ def compare(options: argparse.Namespace, argv: Sequence[str]) -> dict[str, Any]:
                 "seconds": seconds[name],
             }
             row["faster"] = measure.summary(seconds[next(iter(seconds))])["median_s"] / row["median_s"]
-            row["peak_memory_bytes"] = _memory(options, argv, label, name) if options.memory else None
+            peak, stays = (_memory(options, argv, label, name) if options.memory else None) or (None, None)
+            row |= {"peak_memory_bytes": peak, "of_which_stay": stays}
             if options.what != "loader":
                 row["flops"] = _flops(options, label, name)
                 peak = report["peak_flops_per_s"]["convolution"]
@@ -77,10 +78,11 @@ def compare(options: argparse.Namespace, argv: Sequence[str]) -> dict[str, Any]:
 
 def table(report: dict[str, Any]) -> str:
     """Lay the report out for a reader."""
-    head = ("case", "contestant", "median s", "min-max s", "faster", "GFLOP", "of peak", "peak MB")
+    head = ("case", "contestant", "median s", "min-max s", "faster", "GFLOP", "of peak", "peak MB", "stay MB")
     lines = [head]
     for row in report["rows"]:
-        flops, share, memory = (row.get(k) for k in ("flops", "share_of_convolution_peak", "peak_memory_bytes"))
+        flops, share = row.get("flops"), row.get("share_of_convolution_peak")
+        memory = (row.get("peak_memory_bytes"), row.get("of_which_stay"))
         lines.append(
             (
                 row["case"],
@@ -90,7 +92,7 @@ def table(report: dict[str, Any]) -> str:
                 f"{row['faster']:.2f}x",
                 "" if flops is None else f"{flops / 1e9:.1f}",
                 "" if share is None else f"{share:.0%}",
-                "" if memory is None else f"{memory / 1e6:.0f}",
+                *("" if size is None else f"{size / 1e6:.0f}" for size in memory),
             )
         )
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
@@ -118,7 +120,7 @@ def _made(options: argparse.Namespace, label: str, name: str) -> measure.Work:
     return CONTESTS[options.what](options)[label]()[name]
 
 
-def _memory(options: argparse.Namespace, argv: Sequence[str], label: str, name: str) -> int | None:
+def _memory(options: argparse.Namespace, argv: Sequence[str], label: str, name: str) -> tuple[int, int] | None:
     if torch.device(options.device).type == "cuda":  # torch counts its own: no fresh process is needed
         return measure.peak_memory(_made(options, label, name), options.device)
     code = "import sys; from univnet.cli import main; main(sys.argv[1:])"
@@ -129,8 +131,7 @@ def _memory(options: argparse.Namespace, argv: Sequence[str], label: str, name: 
     )
     if ran.returncode:
         raise RuntimeError(f"measuring the memory of {name} failed: {ran.stderr.strip()[-500:]}")
-    said = ran.stdout.split()[-1]
-    return None if said == "None" else int(said)
+    return json.loads(ran.stdout.splitlines()[-1])
 
 
 def _machine(options: argparse.Namespace) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class SharedForward:
         self._ready = None
         if not (share and fake.requires_grad and torch.is_grad_enabled()):
             return {name: self._of_generator(part(fake)) for name, part in parts.items()}
-        both = {name: self._judge(part, fake.detach(), real) for name, part in parts.items()}
+        both = {name: self._judge(part, fake, real) for name, part in parts.items()}
         self._ready = _Ready(fake.detach(), fake._version, real, {name: known for name, (_, known) in both.items()})
         return {name: known.terms([fake]) for name, (known, _) in both.items()}
 
@@ -57,7 +57,6 @@ class SharedForward:
         return {name: self._of_discriminator(part(real), part(fake.detach())) for name, part in parts.items()}
 
     def _judge(self, part: nn.Module, fake: Tensor, real: Tensor) -> "tuple[_Known, _Known]":
-        fake = fake.requires_grad_()
         parameters = list(part.parameters())
         with _requiring_grad(parameters):
             scores = part(fake)
