@@ -182,16 +182,25 @@ class KernelPredictor(nn.Module):
         for block in self.resblocks:
             x = block(x)
         biases = self.bias_conv(x).unflatten(1, self.bias_shape)
-        # Channels-last gives frames first in memory. Layer by layer only one layer's kernels are there at a time.
-        x = x.transpose(1, 2).unsqueeze(1).contiguous().permute(0, 3, 1, 2)
+        # Frames come first in memory. Layer by layer only one layer's kernels are there at a time.
         fan_in, fan_out, size = self.kernel_shape[1:]
-        padding = (0, self.kernel_conv.kernel_size[0] // 2)
+        products, width = not _grouped_is_best(x), self.kernel_conv.kernel_size[0]
+        x = x.transpose(1, 2)
+        if products:
+            neighbours = F.pad(x, (0, 0, width // 2, width // 2)).unfold(1, width, 1)
+            x = neighbours.transpose(2, 3).flatten(2).contiguous()
+        else:
+            x = x.unsqueeze(1).contiguous().permute(0, 3, 1, 2)  # channels-last, as the weight
         for weight, bias, layer_bias in zip(*self._by_layer(), biases.unbind(1), strict=True):
-            y = F.conv2d(x, weight, bias, padding=padding)
-            yield y.squeeze(2).unflatten(1, (fan_out, fan_in, size)).permute(0, 2, 1, 3, 4), layer_bias
+            if products:
+                y = F.linear(x, weight, bias)
+            else:
+                weight = weight.unflatten(1, (1, width, -1)).permute(0, 3, 1, 2)
+                y = F.conv2d(x, weight, bias, padding=(0, width // 2)).squeeze(2).transpose(1, 2)
+            yield y.unflatten(2, (fan_out, fan_in, size)).permute(0, 3, 2, 4, 1), layer_bias
 
     def _by_layer(self) -> tuple[Tensor, Tensor]:
-        """Return `kernel_conv`'s weight and bias, (layers, rows, hidden, 1, k) and (layers, rows), output-major."""
+        """Return `kernel_conv`'s weight and bias, (layers, rows, k · hidden) and (layers, rows), output-major."""
         weight, bias = self.kernel_conv.weight, self.kernel_conv.bias
         assert bias is not None
         if weight.requires_grad or weight.is_inference() or torch.compiler.is_compiling():
@@ -206,7 +215,7 @@ class KernelPredictor(nn.Module):
         by_layer = rows.unflatten(0, self.kernel_shape).transpose(1, 2)
         if rows.dim() == 1:
             return by_layer.flatten(1)
-        return by_layer.movedim(4, 5).flatten(1, 3).unsqueeze(2).permute(0, 1, 4, 2, 3)  # channels-last as the input
+        return by_layer.transpose(4, 5).flatten(4).flatten(1, 3)
 
     def _apply(self, fn: Callable, recurse: bool = True) -> Self:
         self._frozen = None  # another device or precision: memory is another's by then
