@@ -50,7 +50,7 @@ def _by_frame(x: Tensor, kernel: Tensor, bias: Tensor, hop_size: int) -> Tensor:
     Nothing is copied of a kernel that lies in memory as (batch, frames, out_channels, in_channels, K).
     """
     kind = x.device.type
-    if torch.is_autocast_enabled(kind) and x.dtype != torch.float64:
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind) and x.dtype != torch.float64:
         x, kernel, bias = (tensor.to(torch.get_autocast_dtype(kind)) for tensor in (x, kernel, bias))
     y: Tensor = _ByFrame.apply(x, kernel.permute(0, 4, 2, 1, 3), bias.transpose(1, 2), hop_size)
     return y
@@ -187,35 +187,33 @@ class KernelPredictor(nn.Module):
         products, width = not _grouped_is_best(x), self.kernel_conv.kernel_size[0]
         x = x.transpose(1, 2)
         if products:
-            neighbours = F.pad(x, (0, 0, width // 2, width // 2)).unfold(1, width, 1)
-            x = neighbours.transpose(2, 3).flatten(2).contiguous()
+            x = F.pad(x, (0, 0, width // 2, width // 2)).unfold(1, width, 1).flatten(2)
         else:
-            x = x.unsqueeze(1).contiguous().permute(0, 3, 1, 2)  # channels-last, as the weight
-        for weight, bias, layer_bias in zip(*self._by_layer(), biases.unbind(1), strict=True):
+            x = x.unsqueeze(1).contiguous().permute(0, 3, 1, 2)  # channels-last
+        for weight, bias, layer_bias in zip(*self._by_layer(products), biases.unbind(1), strict=True):
             if products:
-                y = F.linear(x, weight, bias)
+                y = F.linear(x, weight.flatten(1), bias)
             else:
-                weight = weight.unflatten(1, (1, width, -1)).permute(0, 3, 1, 2)
-                y = F.conv2d(x, weight, bias, padding=(0, width // 2)).squeeze(2).transpose(1, 2)
+                y = F.conv2d(x, weight.unsqueeze(2), bias, padding=(0, width // 2)).squeeze(2).transpose(1, 2)
             yield y.unflatten(2, (fan_out, fan_in, size)).permute(0, 3, 2, 4, 1), layer_bias
 
-    def _by_layer(self) -> tuple[Tensor, Tensor]:
-        """Return `kernel_conv`'s weight and bias, (layers, rows, k · hidden) and (layers, rows), output-major."""
+    def _by_layer(self, products: bool) -> tuple[Tensor, Tensor]:
+        """Return `kernel_conv`'s weight and bias, (layers, rows, hidden, k) and (layers, rows), output-major."""
         weight, bias = self.kernel_conv.weight, self.kernel_conv.bias
         assert bias is not None
         if weight.requires_grad or weight.is_inference() or torch.compiler.is_compiling():
             return self._laid_out(weight), self._laid_out(bias)
         # Frozen for inference: laid out once. In-place changes, such as loading weights, raise the version.
-        key = (weight.data_ptr(), weight._version, bias.data_ptr(), bias._version)
+        key = (weight.data_ptr(), weight._version, bias.data_ptr(), bias._version, products)
         if self._frozen is None or self._frozen[0] != key:
-            self._frozen = key, self._laid_out(weight), self._laid_out(bias)
+            rows = self._laid_out(weight)
+            if not products:  # channels-last: a training step would pay as much for it as it gains
+                rows = rows.transpose(2, 3).contiguous().transpose(2, 3)
+            self._frozen = key, rows, self._laid_out(bias)
         return self._frozen[1:]
 
     def _laid_out(self, rows: Tensor) -> Tensor:
-        by_layer = rows.unflatten(0, self.kernel_shape).transpose(1, 2)
-        if rows.dim() == 1:
-            return by_layer.flatten(1)
-        return by_layer.transpose(4, 5).flatten(4).flatten(1, 3)
+        return rows.unflatten(0, self.kernel_shape).transpose(1, 2).flatten(1, 3)
 
     def _apply(self, fn: Callable, recurse: bool = True) -> Self:
         self._frozen = None  # another device or precision: memory is another's by then
@@ -256,22 +254,25 @@ class LVCLayer(nn.Module):
     def forward(self, x: Tensor, kernel: Tensor, bias: Tensor, hop_size: int) -> Tensor:
         """Map (batch, channels, samples) to the same shape; the other arguments are the convolution's own.
 
-        Where no gradient is recorded, single and double precision overwrite `x` and return it.
+        Where no gradient is recorded, `x` is overwritten and returned.
         """
         y = F.leaky_relu(self.conv(F.leaky_relu(x, self.leaky_slope)), self.leaky_slope, inplace=True)
         y = _by_frame(y, kernel, bias, hop_size)
         if torch.compiler.is_compiling():
             gate, value = y.transpose(1, 2).chunk(2, dim=1)
             return x + (torch.sigmoid(gate) * torch.tanh(value)).reshape(x.shape)
-        return _gated(x, y) if not torch.is_grad_enabled() and x.dtype == y.dtype else _Gate.apply(x, y)
-
-
+        if torch.is_grad_enabled() or x.dtype != y.dtype:
+            gated: Tensor = _Gate.apply(x, y)
+            return gated
+        gate, value = _activated(y)
+        x.unflatten(2, gate.shape[2:]).addcmul_(gate, value)
+        return x
 
 
 class _Gate(Function):
     """x + σ(gate)·tanh(value) of x (batch, channels, samples) and y (batch, frames, gate and value, hop).
 
-    Overwrites y with what the backward needs.
+    Overwrites y with σ and tanh, which are all that its backward needs; the backward cannot be derived.
     """
 
     @staticmethod
@@ -294,12 +295,6 @@ class _Gate(Function):
         return grad, by_y
 
 
-def _gated(x: Tensor, y: Tensor) -> Tensor:
-    gate, value = _activated(y)
-    x.unflatten(2, gate.shape[2:]).addcmul_(gate, value)
-    return x
-
-
 def _activated(y: Tensor) -> tuple[Tensor, Tensor]:
     """Overwrite y with σ(gate) and tanh(value); return them, (batch, channels, frames, hop) each."""
     gate, value = y.transpose(1, 2).chunk(2, dim=1)
@@ -307,7 +302,8 @@ def _activated(y: Tensor) -> tuple[Tensor, Tensor]:
         return gate.sigmoid_(), value.tanh_()
     value.mul_(2)
     y.sigmoid_()
-    return gate, value.mul_(2).sub_(1)  # tanh v = 2 σ(2v) − 1, and the CPU's sigmoid is ten times as fast as its tanh
+    # tanh v = 2 σ(2v) − 1, and the CPU's sigmoid is ten times as fast as its tanh.
+    return gate, torch.add(y.new_tensor(-1), value, alpha=2, out=value)
 
 
 class LVCBlock(nn.Module):
