@@ -77,10 +77,11 @@ def by_formula(x, kernel, bias, hop):
 @pytest.mark.parametrize("grouped", [False, True])
 @pytest.mark.parametrize("size", [1, 3, 5])
 @pytest.mark.parametrize(("frames", "hop"), [(1, 1), (1, 6), (4, 1), (5, 2), (3, 8)])
-def test_both_ways_have_the_gradients_of_the_formula(monkeypatch, grouped, size, frames, hop):
+@pytest.mark.parametrize(("batch", "fan_in"), [(2, 3), (1, 1)])
+def test_both_ways_have_the_gradients_of_the_formula(monkeypatch, grouped, size, frames, hop, batch, fan_in):
     monkeypatch.setattr(lvc, "_grouped_is_best", lambda x: grouped)
     torch.manual_seed(0)
-    tensors = inputs(2, 3, 4, size, frames, hop)
+    tensors = inputs(batch, fan_in, 4, size, frames, hop)
     ours, expected = location_variable_convolution(*tensors, hop), by_formula(*tensors, hop)
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-10)
     weight = torch.randn_like(expected)
