@@ -10,6 +10,8 @@ from typing import Any, Self
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 
 def location_variable_convolution(x: Tensor, kernel: Tensor, bias: Tensor, hop_size: int) -> Tensor:
@@ -47,30 +49,85 @@ def _by_frame(x: Tensor, kernel: Tensor, bias: Tensor, hop_size: int) -> Tensor:
 
     Nothing is copied of a kernel that lies in memory as (batch, frames, out_channels, in_channels, K).
     """
-    batch, channels, length = x.shape
-    out_channels, size, frames = kernel.shape[2:]
-    padded = F.pad(x, (size // 2, size // 2))
-    weights = kernel.permute(0, 4, 2, 1, 3)
-    if _grouped_is_best(x):
-        # A group a frame, on the frame's samples and their neighbours: no K-fold copy of x.
-        windows = padded.unfold(2, hop_size + size - 1, hop_size).transpose(1, 2).reshape(1, -1, hop_size + size - 1)
-        weights = weights.reshape(batch * frames * out_channels, channels, size)
-        y = F.conv1d(windows, weights, bias.transpose(1, 2).reshape(-1), groups=batch * frames)
-    else:
-        # A matrix product a frame: (out, in·K) · (in·K, hop). The K shifted copies of x are its columns.
-        taps = torch.stack([padded[..., tap : tap + length] for tap in range(size)], dim=2)
-        columns = taps.view(batch, channels * size, frames, hop_size).transpose(1, 2).flatten(0, 1)
-        weights = weights.reshape(batch * frames, out_channels, channels * size)
-        y = torch.baddbmm(bias.transpose(1, 2).reshape(batch * frames, out_channels, 1), weights, columns)
-    return y.view(batch, frames, out_channels, hop_size)
+    kind = x.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind) and x.dtype != torch.float64:
+        x, kernel, bias = (tensor.to(torch.get_autocast_dtype(kind)) for tensor in (x, kernel, bias))
+    y: Tensor = _ByFrame.apply(x, kernel.permute(0, 4, 2, 1, 3), bias.transpose(1, 2), hop_size)
+    return y
+
+
+class _ByFrame(Function):
+    """Takes kernels (batch, frames, out, in, K) and biases (batch, frames, out); its backward cannot be derived.
+
+    The K-fold copies of `x` are made anew for the backward, and their gradients added in a few strided slices.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kernel: Tensor, bias: Tensor, hop_size: int) -> Tensor:
+        ctx.save_for_backward(x, kernel)
+        ctx.hop_size = hop_size
+        batch, frames, out, fan_in, size = kernel.shape
+        windows = _windows(x, size, hop_size)
+        if _grouped_is_best(x):  # a group a frame, on the frame's samples and their neighbours
+            groups = batch * frames
+            y = F.conv1d(_grouped(windows), kernel.reshape(-1, fan_in, size), bias.reshape(-1), groups=groups)
+        else:  # a matrix product a frame: (out, in·K) · (in·K, hop)
+            y = torch.baddbmm(bias.reshape(-1, out, 1), kernel.reshape(-1, out, fan_in * size), _columns(windows, size))
+        return y.view(batch, frames, out, hop_size)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, kernel = ctx.saved_tensors
+        batch, frames, out, fan_in, size = kernel.shape
+        hop_size = ctx.hop_size
+        windows = _windows(x, size, hop_size)
+        if _grouped_is_best(x):
+            by_window, by_kernel, by_bias = torch.ops.aten.convolution_backward(
+                grad.reshape(1, -1, hop_size),
+                _grouped(windows),
+                kernel.reshape(-1, fan_in, size),
+                [batch * frames * out],
+                *([1], [0], [1], False, [0], batch * frames, [True] * 3),  # an ordinary convolution, but in groups
+            )
+            pieces = by_window.view(batch, frames, fan_in, -1).split(hop_size, dim=3)
+            starts = range(0, hop_size + size - 1, hop_size)
+        else:
+            grad = grad.reshape(-1, out, hop_size)
+            columns = _columns(windows, size)
+            by_kernel, by_bias = grad @ columns.transpose(1, 2), grad.sum(2)
+            torch.bmm(kernel.reshape(-1, out, fan_in * size).transpose(1, 2), grad, out=columns)
+            pieces = columns.view(batch, frames, fan_in, size, hop_size).unbind(3)
+            starts = range(size)
+        padded = x.new_zeros(batch, fan_in, frames * hop_size + size - 1)
+        for start, piece in zip(starts, pieces, strict=True):
+            slots = padded[..., start:].unfold(2, piece.shape[3], hop_size)[:, :, :frames]
+            slots.add_(piece.transpose(1, 2))
+        by_x = padded[..., size // 2 : size // 2 + frames * hop_size]
+        return by_x, by_kernel.view(kernel.shape), by_bias.view(batch, frames, out), None
+
+
+def _windows(x: Tensor, size: int, hop_size: int) -> Tensor:
+    """Return each frame's samples with their neighbours, a view (batch, frames, channels, hop_size + size − 1)."""
+    return F.pad(x, (size // 2, size // 2)).unfold(2, hop_size + size - 1, hop_size).transpose(1, 2)
+
+
+def _grouped(windows: Tensor) -> Tensor:
+    return windows.reshape(1, -1, windows.shape[3])
+
+
+def _columns(windows: Tensor, size: int) -> Tensor:
+    shifted = windows.unfold(3, windows.shape[3] - size + 1, 1)
+    # With one channel in one example the overlapping view would do for reshape, but not for writing into it.
+    return shifted.reshape(-1, shifted.shape[2] * size, shifted.shape[4]).contiguous()
 
 
 def _grouped_is_best(x: Tensor) -> bool:
-    # Measured on a CPU: oneDNN's grouped convolution is 1.1 to 1.6 times as fast as the matrix products. It knows
-    # no float64. A compiled graph would hold for one number of groups, which here is one length.
-    known = x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
+    # Measured on a CPU: in single precision oneDNN's grouped convolution is up to 1.6 times as fast as the matrix
+    # products, in bfloat16 they are 1.2 to 1.6 times as fast. A compiled graph would hold for one number of groups,
+    # which here is one length.
     one_dnn = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
-    return bool(known and one_dnn and not torch.compiler.is_compiling())
+    return bool(x.device.type == "cpu" and x.dtype == torch.float32 and one_dnn and not torch.compiler.is_compiling())
 
 
 class KernelPredictor(nn.Module):
@@ -127,31 +184,38 @@ class KernelPredictor(nn.Module):
         for block in self.resblocks:
             x = block(x)
         biases = self.bias_conv(x).unflatten(1, self.bias_shape)
-        # Channels-last gives frames first in memory. Layer by layer only one layer's kernels are there at a time.
-        x = x.transpose(1, 2).unsqueeze(1).contiguous().permute(0, 3, 1, 2)
+        # Frames come first in memory. Layer by layer only one layer's kernels are there at a time.
         fan_in, fan_out, size = self.kernel_shape[1:]
-        padding = (0, self.kernel_conv.kernel_size[0] // 2)
-        for weight, bias, layer_bias in zip(*self._by_layer(), biases.unbind(1), strict=True):
-            y = F.conv2d(x, weight, bias, padding=padding)
-            yield y.squeeze(2).unflatten(1, (fan_out, fan_in, size)).permute(0, 2, 1, 3, 4), layer_bias
+        products, width = not _grouped_is_best(x), self.kernel_conv.kernel_size[0]
+        x = x.transpose(1, 2)
+        if products:
+            x = F.pad(x, (0, 0, width // 2, width // 2)).unfold(1, width, 1).flatten(2)
+        else:
+            x = x.unsqueeze(1).contiguous().permute(0, 3, 1, 2)  # channels-last
+        for weight, bias, layer_bias in zip(*self._by_layer(products), biases.unbind(1), strict=True):
+            if products:
+                y = F.linear(x, weight.flatten(1), bias)
+            else:
+                y = F.conv2d(x, weight.unsqueeze(2), bias, padding=(0, width // 2)).squeeze(2).transpose(1, 2)
+            yield y.unflatten(2, (fan_out, fan_in, size)).permute(0, 3, 2, 4, 1), layer_bias
 
-    def _by_layer(self) -> tuple[Tensor, Tensor]:
-        """Return `kernel_conv`'s weight and bias, (layers, rows, hidden, 1, k) and (layers, rows), output-major."""
+    def _by_layer(self, products: bool) -> tuple[Tensor, Tensor]:
+        """Return `kernel_conv`'s weight and bias, (layers, rows, hidden, k) and (layers, rows), output-major."""
         weight, bias = self.kernel_conv.weight, self.kernel_conv.bias
         assert bias is not None
         if weight.requires_grad or weight.is_inference() or torch.compiler.is_compiling():
             return self._laid_out(weight), self._laid_out(bias)
         # Frozen for inference: laid out once. In-place changes, such as loading weights, raise the version.
-        key = (weight.data_ptr(), weight._version, bias.data_ptr(), bias._version)
+        key = (weight.data_ptr(), weight._version, bias.data_ptr(), bias._version, products)
         if self._frozen is None or self._frozen[0] != key:
-            self._frozen = key, self._laid_out(weight), self._laid_out(bias)
+            rows = self._laid_out(weight)
+            if not products:  # channels-last: a training step would pay as much for it as it gains
+                rows = rows.transpose(2, 3).contiguous().transpose(2, 3)
+            self._frozen = key, rows, self._laid_out(bias)
         return self._frozen[1:]
 
     def _laid_out(self, rows: Tensor) -> Tensor:
-        by_layer = rows.unflatten(0, self.kernel_shape).transpose(1, 2)
-        if rows.dim() == 1:
-            return by_layer.flatten(1)
-        return by_layer.movedim(4, 5).flatten(1, 3).unsqueeze(2).permute(0, 1, 4, 2, 3)  # channels-last as the input
+        return rows.unflatten(0, self.kernel_shape).transpose(1, 2).flatten(1, 3)
 
     def _apply(self, fn: Callable, recurse: bool = True) -> Self:
         self._frozen = None  # another device or precision: memory is another's by then
@@ -192,19 +256,56 @@ class LVCLayer(nn.Module):
     def forward(self, x: Tensor, kernel: Tensor, bias: Tensor, hop_size: int) -> Tensor:
         """Map (batch, channels, samples) to the same shape; the other arguments are the convolution's own.
 
-        Where no gradient is recorded, single and double precision overwrite `x` and return it.
+        Where no gradient is recorded, `x` is overwritten and returned.
         """
         y = F.leaky_relu(self.conv(F.leaky_relu(x, self.leaky_slope)), self.leaky_slope, inplace=True)
-        y = _by_frame(y, kernel, bias, hop_size).transpose(1, 2)
-        gate, value = y.chunk(2, dim=1)
-        if torch.is_grad_enabled() or not x.dtype == y.dtype in (torch.float32, torch.float64):
+        y = _by_frame(y, kernel, bias, hop_size)
+        if torch.compiler.is_compiling():
+            gate, value = y.transpose(1, 2).chunk(2, dim=1)
             return x + (torch.sigmoid(gate) * torch.tanh(value)).reshape(x.shape)
-        # tanh v = 2 σ(2v) − 1, and the CPU's sigmoid is ten times as fast as its tanh.
-        value.mul_(2)
-        y.sigmoid_()
-        by_frame = x.unflatten(2, gate.shape[2:])
-        by_frame.sub_(gate).addcmul_(gate, value, value=2)
+        if torch.is_grad_enabled() or x.dtype != y.dtype:
+            gated: Tensor = _Gate.apply(x, y)
+            return gated
+        gate, value = _activated(y)
+        x.unflatten(2, gate.shape[2:]).addcmul_(gate, value)
         return x
+
+
+class _Gate(Function):
+    """x + σ(gate)·tanh(value) of x (batch, channels, samples) and y (batch, frames, gate and value, hop).
+
+    Overwrites y with σ and tanh, which are all that its backward needs; the backward cannot be derived.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
+        gate, value = _activated(y)
+        ctx.save_for_backward(y.detach())
+        return torch.addcmul(x.unflatten(2, gate.shape[2:]), gate, value).flatten(2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        (y,) = ctx.saved_tensors
+        by_y = torch.empty_like(y)
+        gate, value, by_gate, by_value = (half for t in (y, by_y) for half in t.transpose(1, 2).chunk(2, dim=1))
+        by_frame = grad.unflatten(2, gate.shape[2:])
+        torch.mul(by_frame, gate, out=by_value)
+        torch.ops.aten.tanh_backward(by_value, value, grad_input=by_value)
+        torch.mul(by_frame, value, out=by_gate)
+        torch.ops.aten.sigmoid_backward(by_gate, gate, grad_input=by_gate)
+        return grad, by_y
+
+
+def _activated(y: Tensor) -> tuple[Tensor, Tensor]:
+    """Overwrite y with σ(gate) and tanh(value); return them, (batch, channels, frames, hop) each."""
+    gate, value = y.transpose(1, 2).chunk(2, dim=1)
+    if y.dtype not in (torch.float32, torch.float64):
+        return gate.sigmoid_(), value.tanh_()
+    value.mul_(2)
+    y.sigmoid_()
+    # tanh v = 2 σ(2v) − 1, and the CPU's sigmoid is ten times as fast as its tanh.
+    return gate, torch.add(y.new_tensor(-1), value, alpha=2, out=value)
 
 
 class LVCBlock(nn.Module):
