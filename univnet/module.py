@@ -22,6 +22,8 @@ from univnet.models import Discriminator, Generator
 
 Batch = Mapping[str, Any]
 
+FUSED = ("cpu", "cuda", "mps", "xpu")  # devices on which torch's AdamW has a kernel that updates all weights at once
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -57,7 +59,7 @@ class UnivNet(GANModule):
         generator_lr: the generator's learning rate; it overrides its optimizer's own.
         discriminator_lr: the discriminator's.
         generator_optimizer: makes the generator's optimizer from its parameters; ``None`` is AdamW with betas
-            (0.5, 0.9). In YAML, a ``class_path`` with ``init_args``.
+            (0.5, 0.9), fused where the device can. In YAML, a ``class_path`` with ``init_args``.
         discriminator_optimizer: makes the discriminator's.
         generator_schedule: the generator's learning-rate schedule; ``None`` keeps the rate.
         discriminator_schedule: the discriminator's.
@@ -220,4 +222,6 @@ class UnivNet(GANModule):
 
 
 def _default_optimizer(parameters: Iterable[Tensor]) -> Optimizer:
-    return torch.optim.AdamW(parameters, betas=(0.5, 0.9))
+    parameters = list(parameters)
+    fused = all(p.device.type in FUSED for p in parameters)
+    return torch.optim.AdamW(parameters, betas=(0.5, 0.9), fused=fused or None)
