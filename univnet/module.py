@@ -1,11 +1,15 @@
 """The UnivNet vocoder's two losses, its validation, and what its checkpoints say of it."""
 
+import os
+import shutil
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
@@ -23,6 +27,7 @@ from univnet.models import Discriminator, Generator
 Batch = Mapping[str, Any]
 
 FUSED = ("cpu", "cuda", "mps", "xpu")  # devices on which torch's AdamW has a kernel that updates all weights at once
+GRAPHS = 128  # compiled graphs that the sub-discriminators of one class share: theirs × turns × batch sizes
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,9 @@ class UnivNet(GANModule):
         discriminator_schedule: the discriminator's.
         generator_updates: the generator's accumulation, clipping and guard.
         discriminator_updates: the discriminator's.
+        compile: let ``torch.compile`` make kernels of the networks' blocks in the first updates: minutes, which long
+            runs win back. Anew for every batch size and segment length; validation goes without. Checkpoints are as
+            ever.
 
     Raises:
         ValueError: naming every number that is negative, and every way in which the generator and the mel-spectrogram
@@ -89,6 +97,7 @@ class UnivNet(GANModule):
         discriminator_schedule: Schedule | None = None,
         generator_updates: Updates = Updates(),
         discriminator_updates: Updates = Updates(),
+        compile: bool = False,
     ) -> None:
         super().__init__(generator_updates, discriminator_updates)
         self.save_hyperparameters("generator_lr", "discriminator_lr")  # plain numbers, which a tuner may set
@@ -100,6 +109,7 @@ class UnivNet(GANModule):
         self._make_optimizer = {"generator": generator_optimizer, "discriminator": discriminator_optimizer}
         self._schedule = {"generator": generator_schedule, "discriminator": discriminator_schedule}
         self._shared_forward = SharedForward(least_squares_of_generator, least_squares_of_discriminator)
+        self._to_compile = compile
         self._check_fit()
 
     def _check_fit(self) -> None:
@@ -123,6 +133,27 @@ class UnivNet(GANModule):
             )
         if wrong:
             raise ValueError("; ".join(wrong))
+
+    def setup(self, stage: str) -> None:
+        """Compile the networks before training, if asked to.
+
+        Raises:
+            MisconfigurationException: if that is to be on the CPU and there is no C++ compiler.
+        """
+        super().setup(stage)
+        if self._to_compile and stage == "fit":
+            _require_compiler(self.trainer.strategy.root_device)
+            self._compile()
+
+    def _compile(self) -> None:
+        """Compile the blocks. What is around them stays as it is: random numbers, and convolutions to the ends."""
+        import torch._dynamo.config as dynamo  # takes a second
+        import torch._functorch.config as autograd
+
+        dynamo.recompile_limit = max(dynamo.recompile_limit, GRAPHS)
+        autograd.donated_buffer = False  # the scores of the fakes have two backward passes
+        for block in (*self.generator.resblocks, *self.discriminator.parts().values()):
+            block.compile(dynamic=False)  # a copy or a pickle of it is not compiled
 
     @property
     def adversarial(self) -> bool:
@@ -162,7 +193,8 @@ class UnivNet(GANModule):
         The noise is the same at every validation, and training's random numbers are left alone.
         """
         noise = torch.Generator(self.device).manual_seed(batch_idx)
-        audio, fake = batch["audio"], self.generator(batch["mel"], generator=noise).float()
+        with torch.compiler.set_stance("force_eager"):  # a graph would hold for one length
+            audio, fake = batch["audio"], self.generator(batch["mel"], generator=noise).float()
         terms = self._reconstruction(fake, audio)
         terms["mel"] = F.l1_loss(self.mel(fake), self.mel(audio))
         named = {f"val/{name}": value for name, value in terms.items()}
@@ -225,3 +257,12 @@ def _default_optimizer(parameters: Iterable[Tensor]) -> Optimizer:
     parameters = list(parameters)
     fused = all(p.device.type in FUSED for p in parameters)
     return torch.optim.AdamW(parameters, betas=(0.5, 0.9), fused=fused or None)
+
+
+def _require_compiler(device: torch.device) -> None:
+    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+    if device.type == "cpu" and not shutil.which(compiler):
+        raise MisconfigurationException(
+            f"compile=True needs a C++ compiler on the CPU, and there is no {compiler}: install it, name yours in the "
+            f"environment variable CXX, or leave compile out"
+        )

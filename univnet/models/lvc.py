@@ -68,9 +68,10 @@ def _by_frame(x: Tensor, kernel: Tensor, bias: Tensor, hop_size: int) -> Tensor:
 def _grouped_is_best(x: Tensor) -> bool:
     # Measured on a CPU: oneDNN's grouped convolution is 1.1 to 1.6 times as fast as the matrix products. It knows
     # no float64. A compiled graph would hold for one number of groups, which here is one length.
+    if torch.compiler.is_compiling():
+        return False
     known = x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
-    one_dnn = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
-    return bool(known and one_dnn and not torch.compiler.is_compiling())
+    return bool(known and torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled)
 
 
 class KernelPredictor(nn.Module):
@@ -132,16 +133,21 @@ class KernelPredictor(nn.Module):
         fan_in, fan_out, size = self.kernel_shape[1:]
         padding = (0, self.kernel_conv.kernel_size[0] // 2)
         for weight, bias, layer_bias in zip(*self._by_layer(), biases.unbind(1), strict=True):
-            y = F.conv2d(x, weight, bias, padding=padding)
+            if torch.compiler.is_compiling():  # inductor refuses a bias that is a view
+                y = F.conv2d(x, weight, padding=padding) + bias.unflatten(0, (-1, 1, 1))
+            else:
+                y = F.conv2d(x, weight, bias, padding=padding)
             yield y.squeeze(2).unflatten(1, (fan_out, fan_in, size)).permute(0, 2, 1, 3, 4), layer_bias
 
     def _by_layer(self) -> tuple[Tensor, Tensor]:
         """Return `kernel_conv`'s weight and bias, (layers, rows, hidden, 1, k) and (layers, rows), output-major."""
         weight, bias = self.kernel_conv.weight, self.kernel_conv.bias
         assert bias is not None
-        if weight.requires_grad or weight.is_inference() or torch.compiler.is_compiling():
+        trained = not isinstance(weight, nn.Parameter) or weight.requires_grad or bias.requires_grad  # or weight-normed
+        if torch.compiler.is_compiling() or trained or weight.is_inference():
             return self._laid_out(weight), self._laid_out(bias)
-        # Frozen for inference: laid out once. In-place changes, such as loading weights, raise the version.
+        # Frozen for inference: laid out once. In-place changes, such as loading weights, raise the version; those of
+        # a fused optimizer do not.
         key = (weight.data_ptr(), weight._version, bias.data_ptr(), bias._version)
         if self._frozen is None or self._frozen[0] != key:
             self._frozen = key, self._laid_out(weight), self._laid_out(bias)
