@@ -138,7 +138,7 @@ def test_generated_kernels_train_as_well(piece: Any, precision: str, tmp_path: P
     if precision == "32-true":  # a copy for the range test, made after training
         module = small_univnet(compile=True)
         trainer = fit(module, batches)[1]
-        loader = DataLoader(batches * 3, batch_size=None)
+        loader = ResumableDataLoader(batches * 3, batch_size=None)
         found = Tuner(trainer).lr_find(module, loader, optimizer="generator", num_training=5, update_attr=False)
         assert isinstance(found, LRRangeTest)
         assert len(found.curves["generator"].lr) == 5
