@@ -28,8 +28,10 @@ ALLOWED = {
         "univnet.errors",
     }
     | {"univnet.gan", "univnet.losses", "univnet.models", "univnet.module", "univnet.vocoder"},
+    "compiling": {"torch", "univnet.errors"},
     "errors": set(),
-    "module": {"torch", "lightning", "univnet.audio", "univnet.gan", "univnet.losses", "univnet.models"},
+    "module": {"torch", "lightning", "univnet.audio", "univnet.compiling", "univnet.gan"}
+    | {"univnet.losses", "univnet.models"},
 }
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from univnet.audio import LogMelSpectrogram
+from univnet.compiling import compile_networks
 from univnet.gan import GANModule, SharedForward, Updates
 from univnet.losses import (
     MultiResolutionSTFTLoss,
@@ -21,6 +22,8 @@ from univnet.losses import (
 from univnet.models import Discriminator, Generator
 
 Batch = Mapping[str, Any]
+
+FUSED = ("cpu", "cuda", "mps", "xpu")  # devices on which torch's AdamW has a kernel that updates all weights at once
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,15 @@ class UnivNet(GANModule):
         generator_lr: the generator's learning rate; it overrides its optimizer's own.
         discriminator_lr: the discriminator's.
         generator_optimizer: makes the generator's optimizer from its parameters; ``None`` is AdamW with betas
-            (0.5, 0.9). In YAML, a ``class_path`` with ``init_args``.
+            (0.5, 0.9), fused where the device can. In YAML, a ``class_path`` with ``init_args``.
         discriminator_optimizer: makes the discriminator's.
         generator_schedule: the generator's learning-rate schedule; ``None`` keeps the rate.
         discriminator_schedule: the discriminator's.
         generator_updates: the generator's accumulation, clipping and guard.
         discriminator_updates: the discriminator's.
+        compile: let ``torch.compile`` make kernels of the networks' blocks in the first updates: minutes, which long
+            runs win back. Anew for every batch size and segment length; validation goes without. Checkpoints are as
+            ever.
 
     Raises:
         ValueError: naming every number that is negative, and every way in which the generator and the mel-spectrogram
@@ -87,6 +93,7 @@ class UnivNet(GANModule):
         discriminator_schedule: Schedule | None = None,
         generator_updates: Updates = Updates(),
         discriminator_updates: Updates = Updates(),
+        compile: bool = False,
     ) -> None:
         super().__init__(generator_updates, discriminator_updates)
         self.save_hyperparameters("generator_lr", "discriminator_lr")  # plain numbers, which a tuner may set
@@ -98,6 +105,7 @@ class UnivNet(GANModule):
         self._make_optimizer = {"generator": generator_optimizer, "discriminator": discriminator_optimizer}
         self._schedule = {"generator": generator_schedule, "discriminator": discriminator_schedule}
         self._shared_forward = SharedForward(least_squares_of_generator, least_squares_of_discriminator)
+        self._to_compile = compile
         self._check_fit()
 
     def _check_fit(self) -> None:
@@ -121,6 +129,16 @@ class UnivNet(GANModule):
             )
         if wrong:
             raise ValueError("; ".join(wrong))
+
+    def setup(self, stage: str) -> None:
+        """Have the networks' blocks compiled before training, if asked to.
+
+        What is around them stays as it is: random numbers, and convolutions to the ends.
+        """
+        super().setup(stage)
+        if self._to_compile and stage == "fit":
+            blocks = (*self.generator.resblocks, *self.discriminator.parts().values())
+            compile_networks(blocks, self.trainer.strategy.root_device)
 
     @property
     def adversarial(self) -> bool:
@@ -160,7 +178,8 @@ class UnivNet(GANModule):
         The noise is the same at every validation, and training's random numbers are left alone.
         """
         noise = torch.Generator(self.device).manual_seed(batch_idx)
-        audio, fake = batch["audio"], self.generator(batch["mel"], generator=noise).float()
+        with torch.compiler.set_stance("force_eager"):  # a graph would hold for one length
+            audio, fake = batch["audio"], self.generator(batch["mel"], generator=noise).float()
         terms = self._reconstruction(fake, audio)
         terms["mel"] = F.l1_loss(self.mel(fake), self.mel(audio))
         named = {f"val/{name}": value for name, value in terms.items()}
@@ -220,4 +239,6 @@ class UnivNet(GANModule):
 
 
 def _default_optimizer(parameters: Iterable[Tensor]) -> Optimizer:
-    return torch.optim.AdamW(parameters, betas=(0.5, 0.9))
+    parameters = list(parameters)
+    fused = all(p.device.type in FUSED for p in parameters)
+    return torch.optim.AdamW(parameters, betas=(0.5, 0.9), fused=fused or None)

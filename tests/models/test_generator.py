@@ -91,6 +91,17 @@ def test_frozen_weights_that_change_are_heard():
         before = after
 
 
+def test_nothing_is_kept_of_weights_that_train():
+    """A fused optimizer changes them without a trace: same tensor, same version."""
+    generator = Generator(**SMALL)
+    mel, noise = torch.randn(1, 5, 4), torch.randn(1, 4, 4)
+    for _ in range(2):
+        with torch.no_grad():
+            generator(mel, noise)
+        assert all(block.kernel_predictor._frozen is None for block in generator.resblocks)
+        generator.remove_weight_norm()
+
+
 def test_removing_weight_norm_keeps_the_output_and_may_be_repeated():
     generator = Generator(**SMALL)
     mel, noise = torch.randn(2, 5, 7), torch.randn(2, 4, 7)

@@ -158,8 +158,9 @@ class GANModule(LightningModule):
     def _log_updates(self) -> None:
         """Log both players' last reports, once a generator update, at that update's number."""
         metrics = {k: v for player in self.updates.values() for k, v in player.metrics().items()}
+        bar = self.trainer.progress_bar_callback is not None  # what it may show, Lightning fetches at every update
         for name, value in metrics.items():
-            self.log(name, value, prog_bar=name.endswith("/loss"), logger=False)
+            self.log(name, value, prog_bar=bar and name.endswith("/loss"), logger=False)
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and self.global_step % every == 0:
             scalars = {name: float(value) for name, value in metrics.items()} | {"epoch": self.current_epoch}

@@ -171,7 +171,8 @@ class Player:
         if self._updates_since_log:
             self.report["clipped"] = self._clipped_updates / self._updates_since_log
         if self.scaler:
-            self.report["loss_scale"] = self.scaler.get_scale()
+            # As a tensor: get_scale() would wait for the device.
+            self.report["loss_scale"] = self.scaler.scale(torch.ones_like(norm))
         self._close()
         if not finite:
             self._skip()

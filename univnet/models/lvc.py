@@ -50,7 +50,7 @@ def _by_frame(x: Tensor, kernel: Tensor, bias: Tensor, hop_size: int) -> Tensor:
     Nothing is copied of a kernel that lies in memory as (batch, frames, out_channels, in_channels, K).
     """
     kind = x.device.type
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind) and x.dtype != torch.float64:
+    if kind != "meta" and torch.is_autocast_enabled(kind) and x.dtype != torch.float64:
         x, kernel, bias = (tensor.to(torch.get_autocast_dtype(kind)) for tensor in (x, kernel, bias))
     y: Tensor = _ByFrame.apply(x, kernel.permute(0, 4, 2, 1, 3), bias.transpose(1, 2), hop_size)
     return y
@@ -126,8 +126,10 @@ def _grouped_is_best(x: Tensor) -> bool:
     # Measured on a CPU: in single precision oneDNN's grouped convolution is up to 1.6 times as fast as the matrix
     # products, in bfloat16 they are 1.2 to 1.6 times as fast. A compiled graph would hold for one number of groups,
     # which here is one length.
+    if torch.compiler.is_compiling():
+        return False
     one_dnn = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
-    return bool(x.device.type == "cpu" and x.dtype == torch.float32 and one_dnn and not torch.compiler.is_compiling())
+    return bool(x.device.type == "cpu" and x.dtype == torch.float32 and one_dnn)
 
 
 class KernelPredictor(nn.Module):
@@ -203,9 +205,11 @@ class KernelPredictor(nn.Module):
         """Return `kernel_conv`'s weight and bias, (layers, rows, hidden, k) and (layers, rows), output-major."""
         weight, bias = self.kernel_conv.weight, self.kernel_conv.bias
         assert bias is not None
-        if weight.requires_grad or weight.is_inference() or torch.compiler.is_compiling():
+        trained = not isinstance(weight, nn.Parameter) or weight.requires_grad or bias.requires_grad  # or weight-normed
+        if torch.compiler.is_compiling() or trained or weight.is_inference():
             return self._laid_out(weight), self._laid_out(bias)
-        # Frozen for inference: laid out once. In-place changes, such as loading weights, raise the version.
+        # Frozen for inference: laid out once. In-place changes, such as loading weights, raise the version; those of
+        # a fused optimizer do not.
         key = (weight.data_ptr(), weight._version, bias.data_ptr(), bias._version, products)
         if self._frozen is None or self._frozen[0] != key:
             rows = self._laid_out(weight)
