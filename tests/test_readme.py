@@ -16,22 +16,31 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README.read_text(), re.DOTALL)
 
 
-def test_another_gan_trains(tmp_path: Path) -> None:
-    code = next(block for block in blocks("python") if "class MyGAN" in block)
+def trained(name: str, folder: Path) -> Any:
     names: dict[str, Any] = {"torch": torch}
-    exec(code, names)
+    for block in blocks("python"):
+        if "GAN(" in block:
+            exec(block, names)
     with torch.random.fork_rng():
-        gan = names["MyGAN"]()
+        torch.manual_seed(0)
+        gan = names[name]()
         gan.generator, gan.discriminator = nn.Linear(3, 2), nn.Linear(2, 1)
         data = [{"condition": torch.randn(3), "real": torch.randn(2)} for _ in range(20)]
         import lightning
 
         trainer = lightning.Trainer(
-            max_epochs=5, accelerator="cpu", logger=False, enable_checkpointing=False, default_root_dir=tmp_path
+            max_epochs=5, accelerator="cpu", logger=False, enable_checkpointing=False, default_root_dir=folder
         )
         trainer.fit(gan, DataLoader(data, batch_size=2))
     assert trainer.global_step == 4 * 2 + 3  # ten micro-batches: windows of 8 for four epochs, then of 4
     assert gan.updates["discriminator"].steps == 25
+    return gan
+
+
+def test_another_gan_trains_and_the_faster_one_to_the_same_weights(tmp_path: Path) -> None:
+    gan, faster = trained("MyGAN", tmp_path), trained("MyFasterGAN", tmp_path)
+    for weight, same in zip(gan.parameters(), faster.parameters(), strict=True):
+        torch.testing.assert_close(same, weight, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("path", re.findall(r"\]\((?!http|#)([^)]+)\)", README.read_text()))

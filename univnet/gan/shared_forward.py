@@ -36,7 +36,8 @@ class SharedForward:
         """Return each part's terms of the generator's loss, with gradient to ``fake`` and none to the parts.
 
         Args:
-            parts: the discriminator's, by name; frozen or not makes no difference.
+            parts: the discriminator's, by name. In :class:`GANModule`'s steps they are frozen here; elsewhere freeze
+                them where nothing is shared, or they get gradient.
             fake: the generator's output, any shape.
             real: what it is judged beside.
             share: also work out the discriminator's loss. Leave it out for fp16, where gradients must be scaled from
