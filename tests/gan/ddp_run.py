@@ -1,7 +1,8 @@
 """Train a ToyGAN on two gloo ranks, for test_ddp.py: ``python ddp_run.py FOLDER K_GENERATOR K_DISCRIMINATOR HOW``.
 
-HOW is ``count`` (a communication hook counts all-reduces), ``name`` (``strategy="ddp"`` as a user writes it) or
-``resume`` (stop inside open windows, then resume from the checkpoint written there).
+HOW is ``count`` (a communication hook counts all-reduces), ``name`` (``strategy="ddp"`` as a user writes it),
+``shared`` (so, a GAN whose players share a discriminator forward) or ``resume`` (stop inside open windows, then resume
+from the checkpoint written there).
 """
 
 import sys
@@ -14,7 +15,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy
 from torch.distributed import GradBucket
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
-from toy import ToyGAN, quiet_trainer, toy_data, weights
+from toy import SharedToyGAN, ToyGAN, quiet_trainer, toy_data, weights
 
 from univnet.data import EpochSampler, ResumableDataLoader
 from univnet.gan import ExponentialMovingAverage, Updates
@@ -43,6 +44,10 @@ class Distributed(ToyGAN):
         return ResumableDataLoader(toy_data(80), 4, Rank(toy_data(80), self.global_rank))
 
 
+class DistributedShared(SharedToyGAN, Distributed):
+    pass
+
+
 class CountReduces(Callback):
     def on_train_start(self, trainer: Any, *args: Any) -> None:
         trainer.strategy.model.register_comm_hook(None, counting_hook)  # Lightning registers hooks on CUDA alone
@@ -67,11 +72,12 @@ def train(folder: Path, strategy: Any, gan: ToyGAN, ckpt_path: Path | None = Non
 
 def main(folder: Path, k_generator: int, k_discriminator: int, how: str) -> None:
     settings = Updates(k_generator, clip_norm=1.0), Updates(k_discriminator)
-    gan, average = Distributed(*settings), ExponentialMovingAverage(0.9)
+    kind = DistributedShared if how == "shared" else Distributed
+    gan, average = kind(*settings), ExponentialMovingAverage(0.9)
     if how == "count":
         tiny = DDPStrategy(process_group_backend="gloo", bucket_cap_mb=1e-4)
         trainer = train(folder, tiny, gan, callbacks=[CountReduces()])
-    elif how == "name":
+    elif how in ("name", "shared"):
         trainer = train(folder, "ddp", gan, callbacks=[average])
     else:  # a second run resumes from inside the first one's open windows
         train(folder, "ddp", Distributed(*settings), callbacks=[SaveAt(folder / "open.ckpt", batch=14)])

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from test_resume import assert_same
-from toy import ToyGAN, quiet_trainer, toy_loader, weights
+from toy import SharedToyGAN, ToyGAN, quiet_trainer, toy_loader, weights
 
 from univnet.gan import ExponentialMovingAverage, Updates
 
@@ -23,18 +23,22 @@ def two_ranks(folder: Path, k_generator: int, k_discriminator: int, how: str) ->
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
 
 
-@pytest.mark.parametrize(("k_generator", "k_discriminator", "how"), [(4, 4, "count"), (1, 4, "name"), (4, 3, "resume")])
+@pytest.mark.parametrize(
+    ("k_generator", "k_discriminator", "how"),
+    [(4, 4, "count"), (1, 4, "name"), (2, 1, "shared"), (4, 3, "resume")],
+)
 def test_two_ranks_equal_one_on_concatenated_batches(
     k_generator: int, k_discriminator: int, how: str, tmp_path: Path
 ) -> None:
     ranks = two_ranks(tmp_path, k_generator, k_discriminator, how)
-    alone = ToyGAN(Updates(k_generator, clip_norm=1.0), Updates(k_discriminator))
+    kind = SharedToyGAN if how == "shared" else ToyGAN
+    alone = kind(Updates(k_generator, clip_norm=1.0), Updates(k_discriminator))
     average = ExponentialMovingAverage(0.9)
     quiet_trainer(tmp_path, max_epochs=2, callbacks=[average]).fit(alone, toy_loader(80, batch_size=8))
     assert torch.equal(ranks[0]["weights"], ranks[1]["weights"])
     torch.testing.assert_close(ranks[0]["weights"], weights(alone), rtol=1e-12, atol=1e-14)
     assert ranks[0]["windows"] == {name: player.steps for name, player in alone.updates.items()}
-    if how == "name":
+    if how in ("name", "shared"):
         assert_same(ranks[0]["average"], ranks[1]["average"])
         torch.testing.assert_close(ranks[0]["average"], dict(average.averaged), rtol=1e-12, atol=1e-14)
     if how == "count":

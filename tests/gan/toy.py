@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from univnet.gan import GANModule, Updates
+from univnet.gan import GANModule, SharedForward, Updates
 
 
 class ToyGAN(GANModule):
@@ -59,6 +59,29 @@ class ToyGAN(GANModule):
             for network, lr in zip((self.generator, self.discriminator), self.lr, strict=True)
         ]
         return optimizers if self.schedulers is None else self.schedulers(*optimizers)
+
+
+class SharedToyGAN(ToyGAN):
+    """The same, helped by two discriminators of y alone that run once on the fakes for both players."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1)
+            parts = {name: nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1)) for name in "ab"}
+            self.discriminator = nn.ModuleDict(parts).double()
+        self.judge = SharedForward(
+            lambda fake: {"loss": (1 - fake).square().mean()},
+            lambda real, fake: {"loss": (1 - real).square().mean() + fake.square().mean()},
+        )
+
+    def generator_loss(self, batch: tuple[Tensor, Tensor], fake: Tensor) -> dict[str, Tensor]:
+        judged = self.judge.generator_terms(dict(self.discriminator.items()), fake, batch[1])
+        return {"loss": judged["a"]["loss"] + judged["b"]["loss"] + 2.5 * (fake - batch[1]).square().mean()}
+
+    def discriminator_loss(self, batch: tuple[Tensor, Tensor], fake: Tensor) -> dict[str, Tensor]:
+        judged = self.judge.discriminator_terms(dict(self.discriminator.items()), fake, batch[1])
+        return {"loss": judged["a"]["loss"] + judged["b"]["loss"]}
 
 
 def toy_data(examples: int = 40, dtype: torch.dtype = torch.float64) -> TensorDataset:
