@@ -58,6 +58,10 @@ def test_flops_are_counted_of_shapes() -> None:
     x, kernel, bias = torch.randn(2, 3, 40), torch.randn(2, 3, 4, 3, 5), torch.randn(2, 4, 5)
     convolve = lvc.location_variable_convolution  # each of 40 samples: 3 · 3 products for 4 outputs
     assert measure.flops(lambda: convolve(x, kernel, bias, 8)) == 2 * 2 * 40 * 9 * 4
+    weight = torch.randn(6, 3, 5, requires_grad=True)  # 2 examples, 36 places, 6 · 3 · 5 products
+    assert measure.flops(lambda: torch.conv1d(x, weight).sum().backward()) == 2 * (2 * 2 * 36 * 6 * 3 * 5)
+    with torch.inference_mode():
+        assert measure.flops(lambda: torch.conv1d(x, weight)) == 2 * 2 * 36 * 6 * 3 * 5
 
 
 def test_contestants_take_turns() -> None:

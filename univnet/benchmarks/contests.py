@@ -74,8 +74,9 @@ def _infer(options: argparse.Namespace, seconds: float) -> Contestants:
 def lvc(options: argparse.Namespace) -> dict[str, Contest]:
     """The location-variable convolution alone, on kernels that lie as our predictor lays them out, or as theirs does.
 
-    Forward, and forward with backward.
+    Forward, and forward with backward; with freed memory kept, as in training.
     """
+    keep_freed_memory(options.device == "cpu" and not options.memory_of)
     return {
         f"hop {hop}, {'forward+backward' if backward else 'forward'}": functools.partial(_lvc, options, hop, backward)
         for hop in HOPS
