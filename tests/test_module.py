@@ -222,3 +222,17 @@ model:
 def test_every_misfit_is_named_at_once() -> None:
     with pytest.raises(ValueError, match=r"mel\.hop_length is 200 .* is 256: .*; generator\.n_mels is 20 but"):
         small_univnet(mel=LogMelSpectrogram(16000, hop_length=200, n_mels=30))
+
+
+def test_a_discriminator_whose_forward_training_would_pass_by_is_refused() -> None:
+    class Quieter(Discriminator):
+        def forward(self, audio: torch.Tensor) -> dict[str, torch.Tensor]:
+            return super().forward(audio / 2)
+
+    class Whole(Quieter):
+        def parts(self) -> dict[str, torch.nn.Module]:
+            return {"all": torch.nn.Identity()}
+
+    with pytest.raises(ValueError, match=r"Quieter defines forward\(\) without parts\(\)"):
+        UnivNet(discriminator=Quieter())
+    UnivNet(discriminator=Whole())

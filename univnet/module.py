@@ -71,8 +71,8 @@ class UnivNet(GANModule):
             ever.
 
     Raises:
-        ValueError: naming every number that is negative, and every way in which the generator and the mel-spectrogram
-            do not fit each other.
+        ValueError: naming every number that is negative, every way in which the generator and the mel-spectrogram do
+            not fit each other, and a discriminator with a forward of its own but no ``parts``.
     """
 
     watched: ClassVar[Mapping[str, str]] = {**GANModule.watched, "generator": "generator/stft"}
@@ -127,6 +127,10 @@ class UnivNet(GANModule):
             wrong.append(
                 f"generator.n_mels is {generator['n_mels']} but mel.n_mels is {mel['n_mels']}: make them equal"
             )
+        kind = type(self.discriminator)
+        own_forward = kind.forward is not Discriminator.forward
+        if own_forward and getattr(kind, "parts", Discriminator.parts) is Discriminator.parts:
+            wrong.append(f"{kind.__name__} defines forward() without parts(), which is what training runs: define both")
         if wrong:
             raise ValueError("; ".join(wrong))
 
