@@ -1,6 +1,7 @@
 """The UnivNet vocoder's two losses, its validation, and what its checkpoints say of it."""
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -162,8 +163,7 @@ class UnivNet(GANModule):
         terms = self._reconstruction(fake, batch["audio"])
         loss = self.stft_weight * terms["stft"]
         if self.adversarial:
-            parts, scaled = self.discriminator.parts(), self.updates["generator"].scaler is not None
-            judged = self._shared_forward.generator_terms(parts, fake, batch["audio"], share=not scaled)
+            judged = self._shared_forward.generator_terms(self.discriminator.parts(), fake, batch["audio"])
             adversarial = adversarial_loss(judged)
             terms, loss = terms | adversarial, loss + adversarial["adversarial"]
         return {"loss": loss, **terms}
@@ -182,7 +182,8 @@ class UnivNet(GANModule):
         The noise is the same at every validation, and training's random numbers are left alone.
         """
         noise = torch.Generator(self.device).manual_seed(batch_idx)
-        with torch.compiler.set_stance("force_eager"):  # a graph would hold for one length
+        # A graph would hold for one length.
+        with torch.compiler.set_stance("force_eager") if self._to_compile else nullcontext():
             audio, fake = batch["audio"], self.generator(batch["mel"], generator=noise).float()
         terms = self._reconstruction(fake, audio)
         terms["mel"] = F.l1_loss(self.mel(fake), self.mel(audio))

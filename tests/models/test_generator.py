@@ -102,6 +102,33 @@ def test_nothing_is_kept_of_weights_that_train():
         generator.remove_weight_norm()
 
 
+def test_kernels_are_new_after_weights_were_frozen_trained_and_frozen():
+    generator = Generator(**SMALL)
+    generator.remove_weight_norm()
+    mel, noise = torch.randn(1, 5, 4), torch.randn(1, 4, 4)
+    optimizer = torch.optim.AdamW(generator.parameters(), lr=0.1, fused=True)
+    with torch.no_grad():
+        generator.requires_grad_(False)(mel, noise)
+    generator.requires_grad_(True)(mel, noise).square().mean().backward()
+    optimizer.step()
+    with torch.no_grad():
+        audio = generator.requires_grad_(False)(mel, noise)
+    fresh = Generator(**SMALL)
+    fresh.remove_weight_norm()
+    fresh.load_state_dict(generator.state_dict())
+    torch.testing.assert_close(audio, fresh(mel, noise), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_a_trace_may_be_saved(grad, tmp_path):
+    generator, mel, noise = Generator(**SMALL), torch.randn(1, 5, 4), torch.randn(1, 4, 4)
+    generator.remove_weight_norm()
+    with torch.set_grad_enabled(grad):
+        torch.jit.trace(generator, (mel, noise)).save(tmp_path / "generator.pt")
+        loaded = torch.jit.load(tmp_path / "generator.pt")
+        torch.testing.assert_close(loaded(mel, noise), generator(mel, noise), rtol=0, atol=1e-5)
+
+
 def test_removing_weight_norm_keeps_the_output_and_may_be_repeated():
     generator = Generator(**SMALL)
     mel, noise = torch.randn(2, 5, 7), torch.randn(2, 4, 7)

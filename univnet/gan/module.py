@@ -91,8 +91,8 @@ class GANModule(LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Let one generator forward serve both players, then close the windows that are full.
 
-        Both losses come before either update, so the players are simultaneous. The generator goes first because
-        its graph is the larger one and is then free before the discriminator builds its own.
+        Both losses come before either update, so the players are simultaneous. The generator goes first: its graph is
+        free before the discriminator builds one of its own.
         """
         generator, discriminator = self.updates.values()
         last = self.trainer.is_last_batch

@@ -20,8 +20,13 @@ class SharedForward:
 
     The players are simultaneous, so both losses see the same scores of the fakes. :meth:`generator_terms` therefore
     works out both losses' gradients at once, a part at a time: no more than one part's activations are held, and
-    :meth:`discriminator_terms` of the same fakes only hands its share out. What both return are ordinary scalars
-    to combine and to call ``backward()`` on (once differentiable).
+    :meth:`discriminator_terms` of the same audio only hands its share out, so the weights must not change in between.
+    What both return are ordinary scalars to combine and to call ``backward()`` on (once differentiable). A player that
+    does not take its terms from here has them worked out for nothing: use both methods or neither.
+
+    Where gradients cannot be worked out beforehand, each player has a forward pass of its own: in fp16, whose
+    gradients must be scaled from their very beginning, where the fakes or a part's weights have gradient hooks, and
+    without gradient to record.
 
     Args:
         of_generator: ``fake scores -> {"loss": scalar, …}`` of one part; other terms are for logging.
@@ -32,7 +37,7 @@ class SharedForward:
         self._of_generator, self._of_discriminator = of_generator, of_discriminator
         self._ready: _Ready | None = None
 
-    def generator_terms(self, parts: Parts, fake: Tensor, real: Tensor, share: bool = True) -> dict[str, Terms]:
+    def generator_terms(self, parts: Parts, fake: Tensor, real: Tensor) -> dict[str, Terms]:
         """Return each part's terms of the generator's loss, with gradient to ``fake`` and none to the parts.
 
         Args:
@@ -40,15 +45,14 @@ class SharedForward:
                 them where nothing is shared, or they get gradient.
             fake: the generator's output, any shape.
             real: what it is judged beside.
-            share: also work out the discriminator's loss. Leave it out for fp16, where gradients must be scaled from
-                their very beginning. Without gradient to record (``torch.no_grad``), nothing is shared either.
         """
         self._ready = None
-        if not (share and fake.requires_grad and torch.is_grad_enabled()):
+        if not _can_share(parts, fake):
             return {name: self._of_generator(part(fake)) for name, part in parts.items()}
         both = {name: self._judge(part, fake, real) for name, part in parts.items()}
-        self._ready = _Ready(fake.detach(), fake._version, real, {name: known for name, (_, known) in both.items()})
-        return {name: known.terms([fake]) for name, (known, _) in both.items()}
+        known = {name: discriminators for name, (_, discriminators) in both.items()}
+        self._ready = _Ready(fake.detach(), fake._version, real, real._version, known)
+        return {name: generators.terms([fake]) for name, (generators, _) in both.items()}
 
     def discriminator_terms(self, parts: Parts, fake: Tensor, real: Tensor) -> dict[str, Terms]:
         """Return each part's terms of the discriminator's loss, with gradient to the parts and none to ``fake``."""
@@ -66,8 +70,8 @@ class SharedForward:
                 to_fake = torch.autograd.grad(generator["loss"], [fake], retain_graph=True)
             discriminator = self._of_discriminator(part(real), scores)
             with no_autocast(fake.device):
-                to_parameters = torch.autograd.grad(discriminator["loss"], parameters, allow_unused=True)
-        return _Known(_values(generator), to_fake), _Known(_values(discriminator), to_parameters)
+                to_own = torch.autograd.grad(discriminator["loss"], parameters, allow_unused=True) if parameters else ()
+        return _Known(_values(generator), to_fake), _Known(_values(discriminator), to_own)
 
 
 @dataclass(frozen=True)
@@ -88,14 +92,16 @@ class _Ready:
     """The discriminator's share, and what it is for."""
 
     fake: Tensor
-    version: int
+    fake_version: int
     real: Tensor
+    real_version: int
     known: dict[str, _Known]
 
     def is_for(self, parts: Parts, fake: Tensor, real: Tensor) -> bool:
         # `self.fake` is alive, so no other tensor has its memory; changes in place raise the version.
-        same = (self.fake.data_ptr(), self.fake.shape, self.version) == (fake.data_ptr(), fake.shape, fake._version)
-        return same and self.real is real and self.known.keys() == parts.keys()
+        same = (self.fake.data_ptr(), self.fake.shape) == (fake.data_ptr(), fake.shape) and self.real is real
+        unchanged = (self.fake_version, self.real_version) == (fake._version, real._version)
+        return same and unchanged and self.known.keys() == parts.keys()
 
 
 class _WithGradients(torch.autograd.Function):
@@ -111,6 +117,14 @@ class _WithGradients(torch.autograd.Function):
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         gradients = ctx.saved_tensors
         return (None, *(None for _ in gradients), *torch._foreach_mul(gradients, cotangent))
+
+
+def _can_share(parts: Parts, fake: Tensor) -> bool:
+    kind = fake.device.type
+    in_fp16 = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
+    weights = [p for part in parts.values() for p in part.parameters()]
+    hooked = any(tensor._backward_hooks for tensor in (fake, *weights))  # they would run twice
+    return fake.requires_grad and torch.is_grad_enabled() and not in_fp16 and not hooked
 
 
 @contextmanager

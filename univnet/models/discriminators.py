@@ -36,7 +36,10 @@ class Discriminator(nn.Module):
             raise ValueError("Discriminator: at least one resolution or one period is needed.")
 
     def parts(self) -> dict[str, nn.Module]:
-        """Return the sub-discriminators by name; training runs them one by one. Subclasses add theirs here."""
+        """Return the sub-discriminators by name. Subclasses add theirs here.
+
+        Training runs these, one by one, and never `forward`, neither this one's nor the MRD's or MPD's.
+        """
         return dict(self.mrd.discriminators.items()) | dict(self.mpd.discriminators.items())
 
     def forward(self, audio: Tensor) -> dict[str, Tensor]:

@@ -52,12 +52,27 @@ def _by_frame(x: Tensor, kernel: Tensor, bias: Tensor, hop_size: int) -> Tensor:
     kind = x.device.type
     if kind != "meta" and torch.is_autocast_enabled(kind) and x.dtype != torch.float64:
         x, kernel, bias = (tensor.to(torch.get_autocast_dtype(kind)) for tensor in (x, kernel, bias))
-    y: Tensor = _ByFrame.apply(x, kernel.permute(0, 4, 2, 1, 3), bias.transpose(1, 2), hop_size)
+    kernel, bias = kernel.permute(0, 4, 2, 1, 3), bias.transpose(1, 2)
+    if torch.jit.is_tracing() or not torch.is_grad_enabled():  # exports know no functions of ours
+        return _convolved(x, kernel, bias, hop_size)
+    y: Tensor = _ByFrame.apply(x, kernel, bias, hop_size)
     return y
 
 
+def _convolved(x: Tensor, kernel: Tensor, bias: Tensor, hop_size: int) -> Tensor:
+    """Take kernels (batch, frames, out, in, K) and biases (batch, frames, out)."""
+    batch, frames, out, fan_in, size = kernel.shape
+    windows = _windows(x, size, hop_size)
+    if _grouped_is_best(x):  # a group a frame, on the frame's samples and their neighbours
+        groups = batch * frames
+        y = F.conv1d(_grouped(windows), kernel.reshape(-1, fan_in, size), bias.reshape(-1), groups=groups)
+    else:  # a matrix product a frame: (out, in·K) · (in·K, hop)
+        y = torch.baddbmm(bias.reshape(-1, out, 1), kernel.reshape(-1, out, fan_in * size), _columns(windows, size))
+    return y.view(batch, frames, out, hop_size)
+
+
 class _ByFrame(Function):
-    """Takes kernels (batch, frames, out, in, K) and biases (batch, frames, out); its backward cannot be derived.
+    """`_convolved` with a backward of its own, which cannot be derived.
 
     The K-fold copies of `x` are made anew for the backward, and their gradients added in a few strided slices.
     """
@@ -66,14 +81,7 @@ class _ByFrame(Function):
     def forward(ctx: Any, x: Tensor, kernel: Tensor, bias: Tensor, hop_size: int) -> Tensor:
         ctx.save_for_backward(x, kernel)
         ctx.hop_size = hop_size
-        batch, frames, out, fan_in, size = kernel.shape
-        windows = _windows(x, size, hop_size)
-        if _grouped_is_best(x):  # a group a frame, on the frame's samples and their neighbours
-            groups = batch * frames
-            y = F.conv1d(_grouped(windows), kernel.reshape(-1, fan_in, size), bias.reshape(-1), groups=groups)
-        else:  # a matrix product a frame: (out, in·K) · (in·K, hop)
-            y = torch.baddbmm(bias.reshape(-1, out, 1), kernel.reshape(-1, out, fan_in * size), _columns(windows, size))
-        return y.view(batch, frames, out, hop_size)
+        return _convolved(x, kernel, bias, hop_size)
 
     @staticmethod
     @once_differentiable
@@ -206,10 +214,12 @@ class KernelPredictor(nn.Module):
         weight, bias = self.kernel_conv.weight, self.kernel_conv.bias
         assert bias is not None
         trained = not isinstance(weight, nn.Parameter) or weight.requires_grad or bias.requires_grad  # or weight-normed
-        if torch.compiler.is_compiling() or trained or weight.is_inference():
+        if torch.compiler.is_compiling():
             return self._laid_out(weight), self._laid_out(bias)
-        # Frozen for inference: laid out once. In-place changes, such as loading weights, raise the version; those of
-        # a fused optimizer do not.
+        if trained or weight.is_inference():
+            self._frozen = None  # a fused optimizer's changes do not raise the version
+            return self._laid_out(weight), self._laid_out(bias)
+        # Frozen for inference: laid out once. In-place changes, such as loading weights, raise the version.
         key = (weight.data_ptr(), weight._version, bias.data_ptr(), bias._version, products)
         if self._frozen is None or self._frozen[0] != key:
             rows = self._laid_out(weight)
@@ -226,7 +236,7 @@ class KernelPredictor(nn.Module):
         return super()._apply(fn, recurse)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_frozen": None}
+        return super().__getstate__() | {"_frozen": None}
 
 
 class _PredictorBlock(nn.Module):
@@ -260,11 +270,11 @@ class LVCLayer(nn.Module):
     def forward(self, x: Tensor, kernel: Tensor, bias: Tensor, hop_size: int) -> Tensor:
         """Map (batch, channels, samples) to the same shape; the other arguments are the convolution's own.
 
-        Where no gradient is recorded, `x` is overwritten and returned.
+        Where no gradient is recorded, `x` may be overwritten.
         """
         y = F.leaky_relu(self.conv(F.leaky_relu(x, self.leaky_slope)), self.leaky_slope, inplace=True)
         y = _by_frame(y, kernel, bias, hop_size)
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
             gate, value = y.transpose(1, 2).chunk(2, dim=1)
             return x + (torch.sigmoid(gate) * torch.tanh(value)).reshape(x.shape)
         if torch.is_grad_enabled() or x.dtype != y.dtype:
@@ -304,12 +314,12 @@ class _Gate(Function):
 def _activated(y: Tensor) -> tuple[Tensor, Tensor]:
     """Overwrite y with σ(gate) and tanh(value); return them, (batch, channels, frames, hop) each."""
     gate, value = y.transpose(1, 2).chunk(2, dim=1)
-    if y.dtype not in (torch.float32, torch.float64):
+    if y.device.type != "cpu" or y.dtype not in (torch.float32, torch.float64):
         return gate.sigmoid_(), value.tanh_()
     value.mul_(2)
     y.sigmoid_()
     # tanh v = 2 σ(2v) − 1, and the CPU's sigmoid is ten times as fast as its tanh.
-    return gate, torch.add(y.new_tensor(-1), value, alpha=2, out=value)
+    return gate, torch.add(y.new_full((), -1), value, alpha=2, out=value)
 
 
 class LVCBlock(nn.Module):
