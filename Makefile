@@ -6,8 +6,8 @@ RUN := $(VENV)/bin
 .PHONY: help install demo test lint test-slow test-gpu clean
 
 help:
-	@echo "make demo       train a small vocoder on data/demo (about 5 minutes on 2 cores)"
-	@echo "make test       lint, types and tests (about 5 minutes on 2 cores)"
+	@echo "make demo       train a small vocoder on data/demo (about 3 minutes on 2 cores)"
+	@echo "make test       lint, types and tests (about 7 minutes on 2 cores)"
 	@echo "make test-slow  the tests that take minutes each;  make test-gpu  those that need CUDA"
 
 install: $(VENV)/installed

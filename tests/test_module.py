@@ -236,3 +236,13 @@ def test_a_discriminator_whose_forward_training_would_pass_by_is_refused() -> No
     with pytest.raises(ValueError, match=r"Quieter defines forward\(\) without parts\(\)"):
         UnivNet(discriminator=Quieter())
     UnivNet(discriminator=Whole())
+
+
+def test_validation_is_in_full_precision_in_mixed_precision_too(batches: list[Any]) -> None:
+    module, found = small_univnet(), []
+    for precision in ("32-true", "bf16-mixed"):
+        trainer = quiet_trainer(precision=precision)
+        trainer.validate(module, DataLoader(batches, batch_size=None), verbose=False)
+        found.append(dict(trainer.callback_metrics))
+    assert found[0].keys() == found[1].keys() >= {"val/stft", "val/mel"}
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])

@@ -179,11 +179,13 @@ class UnivNet(GANModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Log the reconstruction loss ("M-STFT") and the mel distance; return the audio for callbacks to show.
 
-        The noise is the same at every validation, and training's random numbers are left alone.
+        The noise is the same at every validation, and training's random numbers are left alone. Mixed precision is
+        left out, as in `Vocoder`: bf16's rounding of the audio would be most of what is measured.
         """
         noise = torch.Generator(self.device).manual_seed(batch_idx)
         # A graph would hold for one length.
-        with torch.compiler.set_stance("force_eager") if self._to_compile else nullcontext():
+        eagerly = torch.compiler.set_stance("force_eager") if self._to_compile else nullcontext()
+        with eagerly, torch.autocast(self.device.type, enabled=False):
             audio, fake = batch["audio"], self.generator(batch["mel"], generator=noise).float()
         terms = self._reconstruction(fake, audio)
         terms["mel"] = F.l1_loss(self.mel(fake), self.mel(audio))
