@@ -18,6 +18,7 @@ import torch
 from univnet import Generator, UnivNet
 from univnet.allocator import keep_freed_memory
 from univnet.benchmarks import measure
+from univnet.benchmarks.contests import our_step
 
 matplotlib.use("agg")
 from matplotlib import pyplot as plt
@@ -42,19 +43,11 @@ def one(segment: int, batch: int, channels: int, accumulate: int) -> dict[str, f
     torch.set_num_threads(1)
     torch.manual_seed(0)
     module = UnivNet(generator=Generator(channels=channels))
-    optimizers = [configured["optimizer"] for configured in module.configure_optimizers()]
+    generator, discriminator = (configured["optimizer"] for configured in module.configure_optimizers())
     micro_batch = {"audio": 0.1 * torch.randn(batch, 1, segment), "mel": torch.randn(batch, 100, segment // 256)}
 
     def update() -> None:
-        for _ in range(accumulate):
-            fake = module.generate(micro_batch)
-            module.generator_loss(micro_batch, fake)["loss"].backward()
-            losses = module.discriminator_loss(micro_batch, fake.detach())
-            assert losses is not None
-            losses["loss"].backward()
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
+        our_step(module, micro_batch, (generator, discriminator), accumulate=accumulate)
 
     measured = measure.peak_memory(update, "cpu")
     assert measured is not None, "this takes Linux"

@@ -4,7 +4,7 @@ import argparse
 import functools
 import importlib.util
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -152,18 +152,20 @@ def our_step(
     module: UnivNet,
     batch: dict[str, Tensor],
     optimizers: tuple[torch.optim.Optimizer, torch.optim.Optimizer],
-    precision: Callable,
+    precision: Callable = nullcontext,
+    accumulate: int = 1,
 ) -> None:
-    """Update both players as `GANModule.training_step` does with windows of one micro-batch, without a trainer."""
-    with precision():
-        fake = module.generate(batch)
-        with frozen(list(module.discriminator.parameters())):
-            loss = module.generator_loss(batch, fake)["loss"]
-    loss.backward()
-    with precision():
-        losses = module.discriminator_loss(batch, fake.detach())
-    assert losses is not None
-    losses["loss"].backward()
+    """Update both players as `GANModule.training_step` does, without a trainer; ``accumulate`` times the same batch."""
+    for _ in range(accumulate):
+        with precision():
+            fake = module.generate(batch)
+            with frozen(list(module.discriminator.parameters())):
+                loss = module.generator_loss(batch, fake)["loss"]
+        loss.backward()
+        with precision():
+            losses = module.discriminator_loss(batch, fake.detach())
+        assert losses is not None
+        losses["loss"].backward()
     for optimizer in optimizers:
         optimizer.step()
         optimizer.zero_grad()

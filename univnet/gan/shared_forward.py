@@ -1,7 +1,6 @@
 """One discriminator forward on the fakes for both players' losses, one part of the discriminator after the other."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from univnet.gan.precision import no_autocast
+from univnet.gan.updates import requiring_grad
 
 Terms = Mapping[str, Tensor]
 Parts = Mapping[str, nn.Module]
@@ -63,7 +63,7 @@ class SharedForward:
 
     def _judge(self, part: nn.Module, fake: Tensor, real: Tensor) -> "tuple[_Known, _Known]":
         parameters = list(part.parameters())
-        with _requiring_grad(parameters):
+        with requiring_grad(parameters, True):  # in the generator's turn all are frozen
             scores = part(fake)
             generator = self._of_generator(scores)
             with no_autocast(fake.device):
@@ -125,18 +125,6 @@ def _can_share(parts: Parts, fake: Tensor) -> bool:
     weights = [p for part in parts.values() for p in part.parameters()]
     hooked = any(tensor._backward_hooks for tensor in (fake, *weights))  # they would run twice
     return fake.requires_grad and torch.is_grad_enabled() and not in_fp16 and not hooked
-
-
-@contextmanager
-def _requiring_grad(parameters: list[nn.Parameter]) -> Iterator[None]:
-    frozen = [p for p in parameters if not p.requires_grad]  # all, in the generator's turn
-    try:
-        for parameter in frozen:
-            parameter.requires_grad_(True)
-        yield
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad_(False)
 
 
 def _values(terms: Terms) -> Terms:

@@ -7,7 +7,7 @@ whose gradients make one *update*. A window closes after K micro-batches or at t
 import copy
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -258,16 +258,21 @@ _OWN = ("lr", "gradient_norm", "updates", "nonfinite", "clipped", "loss_scale")
 
 
 @contextmanager
-def frozen(parameters: list[Parameter]) -> Iterator[None]:
-    """Keep ``parameters`` out of the graphs built inside; none stays frozen, also after an exception."""
-    thawed = [p for p in parameters if p.requires_grad]
+def requiring_grad(parameters: list[Parameter], wanted: bool) -> Iterator[None]:
+    """Put ``parameters`` into the graphs built inside, or keep them out; all are as before after, also an exception."""
+    changed = [p for p in parameters if p.requires_grad != wanted]
     try:
-        for parameter in thawed:
-            parameter.requires_grad_(False)
+        for parameter in changed:
+            parameter.requires_grad_(wanted)
         yield
     finally:
-        for parameter in thawed:
-            parameter.requires_grad_(True)
+        for parameter in changed:
+            parameter.requires_grad_(not wanted)
+
+
+def frozen(parameters: list[Parameter]) -> AbstractContextManager[None]:
+    """Keep ``parameters`` out of the graphs built inside."""
+    return requiring_grad(parameters, False)
 
 
 def _is_count(value: object, least: int) -> bool:
