@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from univnet import Generator, UnivNet
-from univnet.allocator import keep_freed_memory
 from univnet.benchmarks import measure
 from univnet.benchmarks.contests import our_step
+from univnet.runtime import keep_freed_memory
 
 matplotlib.use("agg")
 from matplotlib import pyplot as plt

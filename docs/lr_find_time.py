@@ -7,8 +7,8 @@ import copy
 import statistics
 import time
 
+from univnet.cli.training import TrainingCLI, told_plainly
 from univnet.gan import Tuner
-from univnet.training import TrainingCLI, told_plainly
 
 OPTIONS = ["--config", "configs/demo.yaml", "--model.discriminator_start", "0", "--data.batch_size", "4"]
 OPTIONS += ["--trainer.logger", "false", "--trainer.enable_checkpointing", "false", "--trainer.max_steps", "100"]

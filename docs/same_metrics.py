@@ -13,9 +13,9 @@ from torch import Tensor
 
 from univnet import UnivNet
 from univnet.benchmarks import plain
+from univnet.cli.training import TrainingCLI, told_plainly
 from univnet.losses import adversarial_loss, least_squares_of_discriminator, least_squares_of_generator
 from univnet.module import Batch
-from univnet.training import TrainingCLI, told_plainly
 
 OPTIONS = ["--config", "configs/demo.yaml", "--model.discriminator_start", "0", "--trainer.max_steps", "200"]
 OPTIONS += ["--trainer.logger", "false", "--trainer.enable_checkpointing", "false"]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from univnet.allocator import keep_freed_memory
+from univnet.runtime import keep_freed_memory
 
 # A shell starts background jobs with Ctrl-C ignored, and children inherit that: the tests of it would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -19,7 +19,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 @pytest.fixture(autouse=True)
 def environment() -> Iterator[None]:
     """Keep what a test does to the environment, such as Lightning's variables for distributed runs, from the next."""
-    with mock.patch.dict(os.environ):
+    with mock.patch.dict(os.environ, PYTHONPATH=str(Path(__file__).parent)):  # for the programs in tests/support
         yield
     keep_freed_memory(False)  # what training's verbs keep would hide later tests' peaks of memory
 

@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
-from small import GENERATOR, MEL
+from support.small import GENERATOR, MEL
 from test_module import quiet_trainer, small_univnet
 from torch._dynamo.utils import counters
 from torch.utils.data import DataLoader
 
 from univnet import Generator, LogMelSpectrogram, UnivNet, Vocoder
 from univnet.data import ResumableDataLoader
-from univnet.errors import UsageError
 from univnet.gan import ExponentialMovingAverage, LRRangeTest, Tuner
 from univnet.models import Discriminator, MultiPeriodDiscriminator, MultiResolutionSpectrogramDiscriminator
 
@@ -109,7 +108,7 @@ def test_compiled_training_is_training(piece: Any, tmp_path: Path, monkeypatch: 
 
 def test_a_missing_compiler_is_told_before_training(piece: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(UsageError, match=r"needs a C\+\+ compiler .* no no-such-compiler: install it"):
+    with pytest.raises(ValueError, match=r"needs a C\+\+ compiler .* no no-such-compiler: install it"):
         fit(tiny(True), [piece(16, 2)])
 
 

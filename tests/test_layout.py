@@ -14,23 +14,21 @@ ALLOWED = {
     "gan": {"torch", "lightning", "lightning_utilities", "numpy", "matplotlib"},
     "models": {"torch"},
     "losses": {"torch"},
-    "audio": {"torch", "torchaudio", "numpy", "soundfile"},
+    "audio": {"torch", "torchaudio", "numpy", "soundfile", "matplotlib"},
     "data": {"torch", "lightning", "numpy", "soundfile", "univnet.audio"},
     "vocoder": {"torch", "univnet.audio", "univnet.gan", "univnet.models"},
-    "allocator": set(),
+    "runtime": {"torch"},
     "benchmarks": {
         "torch",
         "transformers",
-        "univnet.allocator",
+        "univnet.runtime",
         "univnet.audio",
         "univnet.convert",
         "univnet.data",
-        "univnet.errors",
+        "univnet.cli.messages",
     }
     | {"univnet.gan", "univnet.losses", "univnet.models", "univnet.module", "univnet.vocoder"},
-    "compiling": {"torch", "univnet.errors"},
-    "errors": set(),
-    "module": {"torch", "lightning", "univnet.audio", "univnet.compiling", "univnet.gan"}
+    "module": {"torch", "lightning", "univnet.audio", "univnet.runtime", "univnet.gan"}
     | {"univnet.losses", "univnet.models"},
 }
 

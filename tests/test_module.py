@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
-from small import GENERATOR, MEL, MPD, MRD, RESOLUTIONS, write_config
+from support.small import GENERATOR, MEL, MPD, MRD, RESOLUTIONS, write_config
 from torch.utils.data import DataLoader
 
 from univnet import AudioDataModule, Generator, LogMelSpectrogram, Schedule, UnivNet
+from univnet.cli.training import TrainingCLI
 from univnet.gan import CyclicalLR, Updates
 from univnet.losses import MultiResolutionSTFTLoss
 from univnet.models import Discriminator, MultiPeriodDiscriminator, MultiResolutionSpectrogramDiscriminator
-from univnet.training import TrainingCLI
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback
-from small import GENERATOR
+from support.small import GENERATOR
 from test_module import batches, quiet_trainer, small_univnet  # noqa: F401 - a fixture
 from torch.optim import AdamW
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from small import GENERATOR, MEL
+from support.small import GENERATOR, MEL
 
 from univnet import Generator, LogMelSpectrogram, UnivNet, Vocoder
 from univnet.vocoder import EDGE_FRAMES, read_checkpoint
@@ -149,7 +149,7 @@ def test_a_checkpoint_is_read_as_plain_values_only(tmp_path: Path) -> None:
 
 
 def test_a_vocoder_needs_no_lightning() -> None:
-    code = "import sys; from univnet import Vocoder; import univnet.synthesize, univnet.cli; "
+    code = "import sys; from univnet import Vocoder; import univnet.cli.synthesize, univnet.cli; "
     code += "print([name for name in sys.modules if name.split('.')[0] in ('lightning', 'matplotlib', 'tensorboard')])"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"

@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from univnet.audio import LogMelSpectrogram
-from univnet.compiling import compile_networks
 from univnet.gan import GANModule, SharedForward, Updates
 from univnet.losses import (
     MultiResolutionSTFTLoss,
@@ -21,6 +20,7 @@ from univnet.losses import (
     least_squares_of_generator,
 )
 from univnet.models import Discriminator, Generator
+from univnet.runtime import compile_networks
 
 Batch = Mapping[str, Any]
 

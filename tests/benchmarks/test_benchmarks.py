@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import GENERATOR, MEL, MPD, MRD, RESOLUTIONS
+from support.small import GENERATOR, MEL, MPD, MRD, RESOLUTIONS
 
 from univnet import Generator, LogMelSpectrogram, UnivNet
 from univnet.benchmarks import contests, measure, plain
-from univnet.benchmarks.run import WITHOUT_TRANSFORMERS, run
-from univnet.errors import UsageError
+from univnet.cli.benchmark import WITHOUT_TRANSFORMERS, run
+from univnet.cli.messages import UsageError
 from univnet.losses import MultiResolutionSTFTLoss
 from univnet.models import Discriminator, MultiPeriodDiscriminator, MultiResolutionSpectrogramDiscriminator, lvc
 

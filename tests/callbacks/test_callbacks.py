@@ -9,12 +9,12 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
-from small import GENERATOR, MEL, MPD, MRD, RESOLUTIONS
+from support.small import GENERATOR, MEL, MPD, MRD, RESOLUTIONS
 from torch.utils.data import DataLoader
 
 from univnet import Generator, LogMelSpectrogram, UnivNet
+from univnet.audio.picture import mel_picture
 from univnet.callbacks import AudioThroughput, LastCheckpoint, ValidationSamples
-from univnet.callbacks.pictures import mel_picture
 from univnet.gan import Updates
 from univnet.losses import MultiResolutionSTFTLoss
 from univnet.models import Discriminator, MultiPeriodDiscriminator, MultiResolutionSpectrogramDiscriminator

@@ -6,9 +6,9 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, GradientAccumulationScheduler
+from support.toy import ToyGAN, by_hand, quiet_trainer, toy_data, toy_loader, weights
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
-from toy import ToyGAN, by_hand, quiet_trainer, toy_data, toy_loader, weights
 
 from univnet.gan import GANModule, Updates
 

@@ -9,14 +9,15 @@ import pytest
 import torch
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from test_resume import assert_same
-from toy import SharedToyGAN, ToyGAN, quiet_trainer, toy_loader, weights
+from support import PROGRAMS
+from support.state import assert_same
+from support.toy import SharedToyGAN, ToyGAN, quiet_trainer, toy_loader, weights
 
 from univnet.gan import ExponentialMovingAverage, Updates
 
 
 def two_ranks(folder: Path, k_generator: int, k_discriminator: int, how: str) -> list[dict[str, Any]]:
-    script = Path(__file__).with_name("ddp_run.py")
+    script = PROGRAMS / "ddp_run.py"
     command = [sys.executable, script, folder, str(k_generator), str(k_discriminator), how]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

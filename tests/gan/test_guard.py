@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.plugins.precision import MixedPrecision
+from support.toy import ToyGAN, by_hand, quiet_trainer, toy_loader, weights
 from torch.nn.utils import clip_grad_norm_, get_total_norm
-from toy import ToyGAN, by_hand, quiet_trainer, toy_loader, weights
 
 from univnet.gan import NonFiniteError, Updates
 from univnet.gan.updates import frozen

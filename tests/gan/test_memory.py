@@ -6,11 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import PROGRAMS
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
 def test_peak_memory_is_flat_in_k(tmp_path: Path) -> None:
-    script = Path(__file__).with_name("memory_run.py")
+    script = PROGRAMS / "memory_run.py"
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}  # freed tensors go back to the system at once
     peaks = {}
     for k in (1, 8):

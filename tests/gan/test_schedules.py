@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from support.toy import ToyGAN, quiet_trainer, toy_loader
 from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LinearLR, ReduceLROnPlateau, SequentialLR, StepLR
-from toy import ToyGAN, quiet_trainer, toy_loader
 
 from univnet.gan import Updates
 

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from univnet.allocator import keep_freed_memory
 from univnet.benchmarks import plain
 from univnet.gan.updates import frozen
 from univnet.models import Generator
 from univnet.models.lvc import location_variable_convolution
 from univnet.module import UnivNet
+from univnet.runtime import keep_freed_memory
 from univnet.vocoder import Vocoder
 
 Contestants = dict[str, Callable[[], object]]

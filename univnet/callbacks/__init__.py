@@ -1,6 +1,6 @@
 """What is seen, heard and kept of a training run."""
 
-from univnet.callbacks.last import LastCheckpoint
+from univnet.callbacks.last_checkpoint import LastCheckpoint
 from univnet.callbacks.progress import UpdateProgressBar
 from univnet.callbacks.samples import ValidationSamples
 from univnet.callbacks.throughput import AudioThroughput

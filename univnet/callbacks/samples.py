@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from univnet.callbacks.pictures import mel_picture
+from univnet.audio.picture import mel_picture
 from univnet.module import UnivNet
 
 

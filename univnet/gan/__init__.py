@@ -4,18 +4,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from univnet.gan.averaged import averaged_weights
-    from univnet.gan.batch_size_result import BatchSizeSearch
+    from univnet.gan.averaging.checkpoint import averaged_weights
+    from univnet.gan.averaging.ema import ExponentialMovingAverage
+    from univnet.gan.averaging.swa import StochasticWeightAveraging
     from univnet.gan.cyclical import CyclicalLR
-    from univnet.gan.ema import ExponentialMovingAverage
-    from univnet.gan.lr_curve import LRCurve
-    from univnet.gan.lr_grid import LRGrid
-    from univnet.gan.lr_result import LRRangeTest
-    from univnet.gan.lr_rules import Collapse
     from univnet.gan.module import GANModule
     from univnet.gan.shared_forward import SharedForward
-    from univnet.gan.swa import StochasticWeightAveraging
-    from univnet.gan.tuner import Tuner
+    from univnet.gan.tuner.batch_size_result import BatchSizeSearch
+    from univnet.gan.tuner.lr_curve import LRCurve
+    from univnet.gan.tuner.lr_grid import LRGrid
+    from univnet.gan.tuner.lr_result import LRRangeTest
+    from univnet.gan.tuner.lr_rules import Collapse
+    from univnet.gan.tuner.tuner import Tuner
     from univnet.gan.updates import NonFiniteError, Player, Updates
 
 __all__ = [
@@ -38,18 +38,18 @@ __all__ = [
 
 # Imported when first asked for: whoever reads an average from a checkpoint needs no Lightning.
 _HOMES = {
-    "averaged_weights": "averaged",
-    "BatchSizeSearch": "batch_size_result",
+    "averaged_weights": "averaging.checkpoint",
+    "BatchSizeSearch": "tuner.batch_size_result",
     "CyclicalLR": "cyclical",
-    "ExponentialMovingAverage": "ema",
-    "LRCurve": "lr_curve",
-    "LRGrid": "lr_grid",
-    "Collapse": "lr_rules",
-    "LRRangeTest": "lr_result",
+    "ExponentialMovingAverage": "averaging.ema",
+    "LRCurve": "tuner.lr_curve",
+    "LRGrid": "tuner.lr_grid",
+    "Collapse": "tuner.lr_rules",
+    "LRRangeTest": "tuner.lr_result",
     "GANModule": "module",
     "SharedForward": "shared_forward",
-    "StochasticWeightAveraging": "swa",
-    "Tuner": "tuner",
+    "StochasticWeightAveraging": "averaging.swa",
+    "Tuner": "tuner.tuner",
     "NonFiniteError": "updates",
     "Player": "updates",
     "Updates": "updates",

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
-from univnet.gan.averaging import save_averages
+from univnet.gan.averaging.base import save_averages
 from univnet.gan.precision import lent_scaler, no_autocast
 from univnet.gan.resume import capture, restore
 from univnet.gan.schedules import Schedules

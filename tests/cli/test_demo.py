@@ -1,0 +1,36 @@
+"""The demo, whole: what `make demo` promises."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from univnet.cli import main
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_the_demo_learns_to_speak(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    main(["demo", "--trainer.logger.init_args.save_dir", str(tmp_path)])
+    told = capsys.readouterr().out
+    before, after = map(float, re.search(r"M-STFT\s+([\d.]+) before, ([\d.]+) after", told).groups())
+    assert after < 0.6 * before
+    folder = tmp_path / "demo" / "version_0"
+    assert (folder / "checkpoints" / "best.ckpt").exists()
+    assert len(list((folder / "speech").glob("*.wav"))) == len(list((folder / "speech").glob("*.png"))) == 4
+    assert list(folder.glob("events*"))
+
+
+def test_the_demo_needs_the_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["demo"])
+    assert ended.value.code == 2
+    assert "run it in the repository's folder" in capsys.readouterr().err

@@ -1,0 +1,49 @@
+"""The ``demo`` verb: train a small vocoder on the speech in data/demo, let it speak, and say where to look."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from univnet.cli.synthesize import synthesize
+from univnet.cli.training import TrainingCLI, told_plainly
+from univnet.vocoder import Vocoder
+
+CONFIG = "configs/demo.yaml"
+
+
+def run(argv: Sequence[str]) -> None:
+    """Train by ``configs/demo.yaml`` with ``argv``'s changes, then vocode the utterances that were kept apart.
+
+    Raises:
+        FileNotFoundError: outside the repository, where there is no such configuration.
+    """
+    if {"-h", "--help"} & set(argv):
+        print(f"usage: univnet demo [--OPTION VALUE …]\n\nThe options are those of `univnet fit`, by {CONFIG}.")
+        return
+    if not Path(CONFIG).is_file():
+        raise FileNotFoundError(f"the demo needs {CONFIG} and data/demo: run it in the repository's folder")
+    with told_plainly():
+        cli = TrainingCLI(args=["--config", CONFIG, *argv], run=False)
+        trainer, model, data = cli.trainer, cli.model, cli.datamodule
+        folder = Path(trainer.log_dir or ".")
+        [before] = trainer.validate(model, data, verbose=False)
+        trainer.fit(model, data)
+        best, last = (folder / "checkpoints" / name for name in ("best.ckpt", "last.ckpt"))
+        checkpoint = best if best.exists() else last  # a run cut short may not have validated
+        [after] = trainer.validate(model, data, verbose=False, ckpt_path=checkpoint, weights_only=True)
+
+    vocoder = Vocoder.from_checkpoint(checkpoint)
+    kept_apart = [file.path for file in data.validation_dataset.files]
+    for path in kept_apart:
+        synthesize(vocoder, path, folder / "speech", picture=True)
+
+    start, end = before["val/stft"], after["val/stft"]
+    tensorboard = Path(sys.executable).with_name("tensorboard")
+    print(
+        f"\nDone: {trainer.global_step} generator updates.\n"
+        f"  validation M-STFT   {start:.3f} before, {end:.3f} after: {1 - end / start:.0%} lower\n"
+        f"  watch               {tensorboard} --logdir {folder.parent}\n"
+        f"  checkpoint          {checkpoint}\n"
+        f"  speech              {folder / 'speech'}: {len(kept_apart)} utterances it never trained on, as WAV and as\n"
+        f"                      PNG (spectrograms beside the real ones); the recordings are in {kept_apart[0].parent}"
+    )

@@ -1,0 +1,248 @@
+"""The ``fit`` and ``validate`` verbs: LightningCLI for a UnivNet."""
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from univnet.callbacks import AudioThroughput, LastCheckpoint, UpdateProgressBar, ValidationSamples
+from univnet.cli.messages import UsageError, complain, parsing_mistake, sentence
+from univnet.data import AudioDataModule
+from univnet.gan import NonFiniteError
+from univnet.module import UnivNet
+from univnet.runtime import keep_freed_memory
+from univnet.vocoder import read_checkpoint
+
+LOGGER = {
+    "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
+    "init_args": {"save_dir": "runs", "default_hp_metric": False},
+}
+CHECKPOINT_BEST = {
+    "monitor": "val/stft",
+    "filename": "best",
+    "auto_insert_metric_name": False,
+    "enable_version_counter": False,
+    "save_on_train_epoch_end": False,
+}
+CHECKPOINT_EVERY = {
+    "every_n_train_steps": 5000,
+    "filename": "step_{step}",
+    "auto_insert_metric_name": False,
+    "enable_version_counter": False,
+    "save_top_k": -1,
+}
+# What Lightning and its dependencies say that is of no use here, and why not.
+CHATTER = (
+    "LeafSpec",  # torch's and Lightning's own affair
+    "args parameter is intended to run from within Python",  # univnet.cli takes the verb off first
+    "Checkpoint directory .* exists and is not empty",  # a run resumed goes on in its folder
+    "no pre-optimization state was saved",  # the state after the update is the one wanted
+    "smaller than the logging interval",  # that counts micro-batches of an epoch; here updates of the run count
+    "does not have many workers",  # data.num_workers is the user's choice
+    "callbacks used to create the checkpoint need to be provided",  # one's own options have changed since
+    "The dirpath has changed from",  # a new folder has a best checkpoint of its own
+    "Total length of .* across ranks is zero",  # data.validation=0 asks for that
+    "litlogger",  # advertisement
+    "litmodels",
+    "Seed set to",
+    "TPU available",
+)
+
+
+def run(verb: str, argv: Sequence[str]) -> None:
+    """Parse ``argv`` and run ``verb``.
+
+    Raises:
+        UsageError: what the user can mend, in a sentence.
+    """
+    with told_plainly():
+        TrainingCLI(args=[verb, *argv])
+
+
+class Parser(LightningArgumentParser):
+    """Tells a mistake in one line, where jsonargparse prints a page of usage first."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Name the mistake and where to read up; exit."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        verb = getattr(ex, "subcommand_parser", self).prog.replace(" [options]", "").split()[-1]
+        see = f"univnet {verb} --help" if verb in TrainingCLI.subcommands() else "univnet --help"
+        complain(f"{parsing_mistake(message)}; see `{see}`")
+
+
+class RunConfig(SaveConfigCallback):
+    """Keep a run's configuration beside its logs; a resumed run's beside the first one's, under a name of its own."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Save it, unless this is a run in which nothing is trained; say what is trained, and where its logs go."""
+        if stage != "fit":
+            return
+        where = trainer.log_dir
+        sizes = {name: sum(p.numel() for p in net.parameters()) for name, net in pl_module.named_children()}
+        parts = ", ".join(f"{name} of {size / 1e6:.2f} M parameters" for name, size in sizes.items() if size)
+        rank_zero_info(f"univnet: {parts}; logs and checkpoints in {where or trainer.default_root_dir}")
+        if where is None or not trainer.loggers:
+            return
+        folder, number = Path(where), 1
+        while (folder / self.config_filename).exists() and trainer.is_global_zero:
+            self.config_filename = "config-resumed.yaml" if number == 1 else f"config-resumed-{number}.yaml"
+            number += 1
+        self.overwrite = True  # of nothing: the name is free
+        super().setup(trainer, pl_module, stage)
+
+
+class TrainingCLI(LightningCLI):
+    """LightningCLI for ``fit`` and ``validate``: every constructor argument in YAML and on the command line."""
+
+    def __init__(self, args: ArgsType = None, run: bool = True) -> None:
+        super().__init__(
+            UnivNet,
+            AudioDataModule,
+            args=args,
+            run=run,
+            seed_everything_default=1234,
+            save_config_callback=RunConfig,
+            parser_class=Parser,
+            parser_kwargs={"prog": "univnet"},
+            trainer_defaults={"logger": LOGGER, "enable_model_summary": False},
+            auto_configure_optimizers=False,  # the module makes its two
+            load_from_checkpoint_support=False,  # Vocoder.from_checkpoint and --ckpt_path read what they need
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Return the trainer's methods offered, with the arguments that are ours to give."""
+        hidden = {"model", "train_dataloaders", "val_dataloaders", "dataloaders", "datamodule", "weights_only"}
+        return dict.fromkeys(("fit", "validate"), hidden)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Share the model's mel-spectrogram with the data, and add the callbacks of every run."""
+        parser.link_arguments("model", "data.mel", compute_fn=lambda model: model.mel, apply_on="instantiate")
+        for name, callback, defaults in (
+            ("progress", UpdateProgressBar, {}),
+            ("samples", ValidationSamples, {}),
+            ("throughput", AudioThroughput, {}),
+            ("checkpoint_best", ModelCheckpoint, CHECKPOINT_BEST),
+            ("checkpoint_every", ModelCheckpoint, CHECKPOINT_EVERY),
+            ("checkpoint_last", LastCheckpoint, {}),
+        ):
+            parser.add_lightning_class_args(callback, name)
+            parser.set_defaults({f"{name}.{key}": value for key, value in defaults.items()})
+
+    def _parse_ckpt_path(self) -> None:
+        """Let the configuration win over the learning rates that Lightning would read from the checkpoint."""
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse what cannot work, and find the run that ``--ckpt_path last`` resumes, to go on in its folder."""
+        config = self.config[self.subcommand] if self.subcommand else self.config
+        _refuse_one_optimizer_options(config.trainer)
+        if self.subcommand == "validate" and not config.get("ckpt_path"):
+            raise UsageError("validate needs a checkpoint to measure: --ckpt_path FILE, or --ckpt_path last")
+        if config.get("ckpt_path") == "last":
+            last = _last_checkpoint(config.trainer.logger)
+            config.ckpt_path = str(last)
+            _log_on_in(last.parent.parent, config.trainer.logger)
+        if config.get("ckpt_path"):
+            read_checkpoint(config.ckpt_path)  # a damaged one is refused before anything is built or written
+
+    def before_fit(self) -> None:
+        """Find mistakes in the data before a folder is made for the run."""
+        self.datamodule.setup()
+
+    before_validate = before_fit
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        """Leave out the callbacks of every run that the trainer's switches are against."""
+        switches = {"enable_progress_bar": ProgressBar, "enable_checkpointing": Checkpoint}
+        off = tuple(kind for switch, kind in switches.items() if config.get(switch) is False)
+        trainer = super()._instantiate_trainer(config, [each for each in callbacks if not isinstance(each, off)])
+        if trainer.strategy.root_device.type == "cpu":
+            keep_freed_memory()
+        return trainer
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
+
+
+def _refuse_one_optimizer_options(trainer: Any) -> None:
+    wrong = []
+    if trainer.accumulate_grad_batches != 1:
+        wrong.append("trainer.accumulate_grad_batches (set model.generator_updates.accumulate)")
+    if trainer.gradient_clip_val is not None:
+        wrong.append("trainer.gradient_clip_val (set model.generator_updates.clip_norm or .clip_value)")
+    if wrong:
+        raise UsageError(
+            f"{' and '.join(wrong)} cannot serve two optimizers; the same goes for model.discriminator_updates"
+        )
+
+
+def _with_folders(logger: Any) -> list[Any]:
+    """Return the configurations of those of the trainer's loggers that write to a folder."""
+    loggers = logger if isinstance(logger, list) else [logger]
+    return [each for each in loggers if hasattr(each, "get") and (each.get("init_args") or {}).get("save_dir")]
+
+
+def _last_checkpoint(logger: Any) -> Path:
+    """Return the newest ``last.ckpt`` of the runs that ``logger`` would write beside."""
+    loggers = _with_folders(logger)
+    if not loggers:
+        raise UsageError("--ckpt_path last needs a logger with a save_dir; else name the checkpoint file itself")
+    where = loggers[0].init_args
+    folder = Path(where.save_dir) / (where.get("name") or "")
+    found = sorted(folder.glob("*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise UsageError(f"--ckpt_path last: there is no last.ckpt under {folder}; leave it out to start afresh")
+    return found[-1]
+
+
+def _log_on_in(folder: Path, logger: Any) -> None:
+    for each in _with_folders(logger):
+        each.init_args.version = folder.name
+    _keep_metrics(folder)
+
+
+@rank_zero_only
+def _keep_metrics(folder: Path) -> None:
+    metrics = folder / "metrics.csv"  # CSVLogger deletes the one that it finds
+    if metrics.exists():
+        metrics.rename(folder / f"metrics-{len(list(folder.glob('metrics-*.csv'))) + 1}.csv")
+
+
+def _no_chatter(record: logging.LogRecord) -> bool:
+    return not any(text in record.getMessage() for text in CHATTER)
+
+
+def _one_line(message: Warning | str, *_: Any, **__: Any) -> str:
+    return f"univnet: warning: {sentence(str(message))}\n"
+
+
+@contextmanager
+def told_plainly() -> Iterator[None]:
+    """Drop the chatter, tell warnings in a line each, and the user's mistakes that only Lightning finds as such."""
+    loggers = [
+        logging.getLogger(f"lightning.{name}") for name in ("pytorch.utilities.rank_zero", "fabric.utilities.seed")
+    ]
+    usual = warnings.formatwarning
+    with warnings.catch_warnings():
+        for text in CHATTER:
+            warnings.filterwarnings("ignore", message=f"(?s).*{text}")
+        for logger in loggers:
+            logger.addFilter(_no_chatter)
+        warnings.formatwarning = _one_line
+        try:
+            yield
+        except (MisconfigurationException, NonFiniteError) as error:
+            raise UsageError(str(error)) from error
+        finally:
+            warnings.formatwarning = usual
+            for logger in loggers:
+                logger.removeFilter(_no_chatter)

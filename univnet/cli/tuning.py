@@ -1,0 +1,82 @@
+"""What the verbs that look for something before training have in common: their options, and the config they write."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.utilities import rank_zero_only
+
+from univnet.cli.messages import UsageError
+from univnet.cli.training import TrainingCLI
+
+
+class TuningCLI(TrainingCLI):
+    """Everything ``fit`` takes, and the fields of ``options`` as options of ``verb``; nothing is run.
+
+    Args:
+        verb: the verb's name.
+        options: a dataclass whose docstring describes its fields; ``write`` is one. On the command line dashes in their
+            names will do.
+        argv: what follows the verb.
+
+    Attributes:
+        options: the parsed options.
+    """
+
+    def __init__(self, verb: str, options: type, argv: Sequence[str]) -> None:
+        self._verb, self._options = verb, options
+        super().__init__(args=[self._underscored(argument) for argument in argv], run=False)
+        self.options = options(**{field.name: self.config_init[field.name] for field in fields(options)})
+        self.datamodule.setup()
+
+    def _underscored(self, argument: str) -> str:
+        name, equals, value = argument.partition("=")
+        own = {f"--{field.name.replace('_', '-')}": f"--{field.name}" for field in fields(self._options)}
+        return own.get(name, name) + equals + value
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Name the verb in usage and errors."""
+        return super().init_parser(**{**kwargs, "prog": f"univnet {self._verb}"})
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Let the verb's options come first."""
+        parser.add_class_arguments(self._options, instantiate=False)
+        super().add_core_arguments_to_parser(parser)
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse what cannot work before anything is computed."""
+        super().before_instantiate_classes()
+        if (target := self.config.write) and Path(target).exists():
+            raise UsageError(f"--write {target}: there is such a file; give another name, or move it away")
+
+    @property
+    def folder(self) -> Path:
+        """Where the verb's findings go: the run's folder, or without a logger the trainer's ``default_root_dir``."""
+        return Path(self.trainer.log_dir or self.trainer.default_root_dir)
+
+    @rank_zero_only
+    def write_config(self, path: str | Path, changes: Mapping[str, Any]) -> None:
+        """Write the configuration at hand, but for what is as by default, for ``fit``.
+
+        Args:
+            path: a YAML file, which is not there yet.
+            changes: new values by dotted keys, such as ``{"data.batch_size": 12}``.
+        """
+        options = {field.name for field in fields(self._options)}
+        config = (
+            yaml.safe_load(self.parser.dump(self.config, skip_default=True, skip_none=False, skip_validation=True))
+            or {}
+        )
+        config = {key: value for key, value in config.items() if key not in options}
+        for key, value in changes.items():
+            *parents, last = key.split(".")
+            place = config
+            for parent in parents:
+                place = place.setdefault(parent, {})
+            place[last] = value
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "x") as file:
+            yaml.safe_dump(config, file, sort_keys=False)

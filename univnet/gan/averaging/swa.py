@@ -1,0 +1,231 @@
+"""Stochastic weight averaging of one player (Izmailov et al. 2018, arXiv 1803.05407)."""
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+from torch.optim.swa_utils import get_swa_avg_fn, get_swa_multi_avg_fn
+
+from univnet.gan.averaging.base import Averaging
+from univnet.gan.updates import Player
+
+_STATE = ("_begun", "_begun_at", "_annealed", "_epoch")
+
+
+class StochasticWeightAveraging(Averaging):
+    """Average one player's weights over the end of training, at a rate of its own (arXiv 1803.05407).
+
+    From the start on, the player's learning rate anneals to ``swa_lrs`` and stays there, its schedulers rest, and its
+    weights are taken at the end of every epoch, or every so many updates. Those with which the run ends always count
+    (whether ``max_epochs``, ``max_steps``, ``max_time`` or early stopping ends it), unless they are taken at epochs'
+    starts, and are left out again should it be resumed. An exception or Ctrl-C keeps what there is.
+
+    The raw weights are never written over: the averaged ones are validated (``val/…``), saved beside the raw
+    (:func:`~univnet.gan.averaged_weights`), and at hand as :attr:`averaged`.
+
+    Args:
+        swa_lrs: the final learning rate, positive; a float, or a list of one for each parameter group.
+        player: whose weights; its network is the module's attribute of that name.
+        swa_epoch_start: when it begins: an int, the epoch counted from 1 (as in Lightning); a float, that fraction of
+            training: epoch ``int(fraction · max_epochs)``, counted from 1, or, where ``max_steps`` ends training
+            first, after ``int(fraction · max_steps)`` generator updates.
+        annealing_epochs: epochs in which the rate anneals; 0 for at once.
+        annealing_strategy: ``"cos"`` or ``"linear"``.
+        avg_fn: (average, weight, number taken before) → average, for each tensor; ``None``: the plain mean.
+        device: where the average is kept; ``None``: with the weights.
+        swa_update_start: begin after so many of the player's updates; overrides ``swa_epoch_start``.
+        annealing_updates: anneal over so many of the player's updates; overrides ``annealing_epochs``.
+        every_n_updates: take the weights after every so many of the player's updates from the beginning on;
+            overrides ``average_at``. For runs of few epochs.
+        average_at: ``"epoch_end"``, or ``"epoch_start"`` as Lightning does, where the final weights never count.
+        weights: ``"effective"`` averages weight-normed weights as they take effect, so that the average is a state
+            dict without weight norm; ``"parameters"`` averages g and v.
+        use_buffers: average floating-point buffers too, instead of copying them.
+        use_in_validation: validate (and test) with the averaged weights.
+        validate_raw: validate the raw weights as well, on the same batches and random numbers, logged as
+            ``val_raw/…``. ``validation_step`` then runs twice a batch: it should keep nothing from one to the next.
+        bn_batches: micro-batches of training data from which the statistics of BatchNorm layers, if there are any,
+            are estimated anew before the average is validated and when training ends.
+
+    Raises:
+        MisconfigurationException: naming every argument that is out of range; a player that the module lacks; a
+            fraction of a training without end.
+    """
+
+    kind = "swa"
+
+    def __init__(
+        self,
+        swa_lrs: float | list[float],
+        player: str = "generator",
+        swa_epoch_start: int | float = 0.8,
+        annealing_epochs: int = 10,
+        annealing_strategy: Literal["cos", "linear"] = "cos",
+        avg_fn: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
+        device: torch.device | str | None = "cpu",
+        swa_update_start: int | None = None,
+        annealing_updates: int | None = None,
+        every_n_updates: int | None = None,
+        average_at: Literal["epoch_end", "epoch_start"] = "epoch_end",
+        weights: Literal["effective", "parameters"] = "effective",
+        use_buffers: bool = False,
+        use_in_validation: bool = True,
+        validate_raw: bool = False,
+        bn_batches: int = 100,
+    ) -> None:
+        wrong = []
+        rates = swa_lrs if isinstance(swa_lrs, list) else [swa_lrs]
+        if not rates or not all(isinstance(rate, float) and rate > 0 for rate in rates):
+            wrong.append(f"swa_lrs should be a positive float, or a list of positive floats; got {swa_lrs!r}")
+        start = swa_epoch_start
+        if (isinstance(start, int) and start < 1) or not (isinstance(start, int) or 0 <= start <= 1):
+            wrong.append(f"swa_epoch_start should be a >0 integer or a float between 0 and 1; got {start!r}")
+        if annealing_strategy not in ("cos", "linear"):
+            wrong.append(f"annealing_strategy must be 'cos' or 'linear'; got {annealing_strategy!r}")
+        if avg_fn is not None and not callable(avg_fn):
+            wrong.append("avg_fn should be callable")
+        if average_at not in ("epoch_end", "epoch_start"):
+            wrong.append(f"average_at must be 'epoch_end' or 'epoch_start'; got {average_at!r}")
+        counts = {"annealing_epochs": annealing_epochs, "annealing_updates": annealing_updates}
+        counts |= {"swa_update_start": swa_update_start}
+        wrong += [f"{name} must be ≥ 0; got {n!r}" for name, n in counts.items() if n is not None and n < 0]
+        if every_n_updates is not None and every_n_updates < 1:
+            wrong.append(f"every_n_updates must be ≥ 1; got {every_n_updates!r}")
+        super().__init__(player, weights, use_buffers, device, use_in_validation, validate_raw, bn_batches, wrong)
+        self.swa_lrs, self.swa_epoch_start, self.swa_update_start = swa_lrs, swa_epoch_start, swa_update_start
+        self.every_n_updates, self.average_at, self.avg_fn = every_n_updates, average_at, avg_fn
+        self.annealing_epochs, self.annealing_updates = annealing_epochs, annealing_updates
+        self.annealing_strategy = annealing_strategy
+        self._start: tuple[Literal["epoch", "step", "update"], int] = "epoch", 0
+
+    def reset(self) -> None:
+        """Forget what was averaged, and that it has begun."""
+        super().reset()
+        self._begun = False
+        self._begun_at = self._annealed = 0  # in updates; in epochs or updates
+        self._epoch = -1  # the last one at whose start weights were taken
+
+    def blend(self, average: list[Tensor], present: list[Tensor]) -> None:
+        """Take the present weights into the mean."""
+        if self.avg_fn is None and average and average[0].device.type != "cpu":
+            get_swa_multi_avg_fn()(average, present, self.n_averaged)
+            return
+        fn, taken = self.avg_fn or get_swa_avg_fn(), torch.tensor(self.n_averaged)
+        for ours, weight in zip(average, present, strict=True):
+            ours.copy_(fn(ours, weight, taken.to(ours.device)))
+
+    def wants_last(self, player: Player) -> bool:
+        """The last weights count, but where parity with Lightning is asked for."""
+        return self._begun and (self.every_n_updates is not None or self.average_at == "epoch_end")
+
+    def after_micro_batch(self, trainer: Trainer, player: Player, moved: bool) -> None:
+        """Anneal, and take the weights, at an update or an epoch's end."""
+        if not self._begun:
+            return
+        if trainer.is_last_batch if self.annealing_updates is None else moved:
+            self._anneal(player)
+        if self.every_n_updates is not None:
+            due = moved and (player.steps - self._begun_at) % self.every_n_updates == 0
+        else:
+            due = trainer.is_last_batch and self.average_at == "epoch_end"
+        if due:
+            self.take(player)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the counters; the weights themselves are in ``checkpoint["averaged"]``."""
+        return super().state_dict() | {key: getattr(self, key) for key in _STATE}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned."""
+        super().load_state_dict(state_dict)
+        for key in _STATE:
+            setattr(self, key, state_dict[key])
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Find out when to begin; go on driving the rate if it has begun."""
+        super().on_train_start(trainer, pl_module)
+        groups = dict(zip(pl_module.updates, trainer.optimizers, strict=False))[self.player].param_groups
+        if isinstance(self.swa_lrs, list) and len(self.swa_lrs) != len(groups):
+            raise MisconfigurationException(
+                f"swa_lrs has {len(self.swa_lrs)} rates, but the {self.player}'s optimizer {len(groups)} groups"
+            )
+        self._start = self._find_start(trainer, pl_module)
+        if self._begun:
+            pl_module._schedules.held.add(self.player)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Begin when it is time; take the weights at an epoch's start if asked to."""
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        player, epoch = pl_module.updates[self.player], trainer.current_epoch
+        unit, start = self._start
+        if not self._begun and {"epoch": epoch, "step": trainer.global_step, "update": player.steps}[unit] >= start:
+            self._begin(player, pl_module)
+        at_start = self.average_at == "epoch_start" and self.every_n_updates is None
+        if self._begun and at_start and batch_idx == 0 and epoch > self._epoch:
+            self._epoch = epoch
+            self.take(player)
+
+    def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        """Leave the rate to the schedulers again."""
+        if stage == "fit":
+            pl_module._schedules.held.discard(self.player)
+
+    def _find_start(self, trainer: Trainer, pl_module: Any) -> tuple[Literal["epoch", "step", "update"], int]:
+        if self.swa_update_start is not None:
+            return "update", self.swa_update_start
+        start, epochs = self.swa_epoch_start, trainer.max_epochs
+        if isinstance(start, float):
+            if 0 < trainer.max_steps <= _updates(trainer, pl_module.updates["generator"]):
+                return "step", int(start * trainer.max_steps)
+            if epochs is None or epochs < 0:
+                raise MisconfigurationException(
+                    "swa_epoch_start as a fraction needs an end of training: set max_epochs or max_steps, or give "
+                    "an epoch or swa_update_start"
+                )
+            start = int(start * epochs)
+        return "epoch", max(start - 1, 0)
+
+    def _begin(self, player: Player, pl_module: Any) -> None:
+        rank_zero_info(f"SWA of the {player.name} begins after its update {player.steps}")
+        self._begun, self._begun_at = True, player.steps
+        pl_module._schedules.held.add(player.name)
+        if self._length == 0:
+            self._anneal(player)
+
+    @property
+    def _length(self) -> int:
+        return self.annealing_epochs if self.annealing_updates is None else self.annealing_updates
+
+    def _anneal(self, player: Player) -> None:
+        """Move the rate one epoch or update on, by the same recurrence as torch's ``SWALR``."""
+        assert player.optimizer is not None
+        before, now = (self._progress(self._annealed + step) for step in (0, 1))
+        self._annealed += 1
+        groups = player.optimizer.param_groups
+        finals = self.swa_lrs if isinstance(self.swa_lrs, list) else [self.swa_lrs] * len(groups)
+        for final, group in zip(finals, groups, strict=True):
+            rate = group["lr"]
+            first = final if before == 1 else (rate - before * final) / (1 - before)
+            rate_now = final * now + first * (1 - now)
+            if isinstance(rate, Tensor):
+                rate.fill_(rate_now)
+            else:
+                group["lr"] = rate_now
+
+    def _progress(self, step: int) -> float:
+        """Return how far annealing is after ``step`` epochs or updates, from 0 to 1."""
+        t = max(0, min(1, step / max(1, self._length)))
+        return (1 - math.cos(math.pi * t)) / 2 if self.annealing_strategy == "cos" else t
+
+
+def _updates(trainer: Trainer, player: Player) -> float:
+    """Return the updates that ``player`` makes in ``max_epochs``."""
+    batches, epochs = trainer.fit_loop.max_batches, trainer.max_epochs
+    if epochs is None or epochs < 0 or batches == math.inf:
+        return math.inf
+    return sum(math.ceil(batches / player.settings.accumulate_at(epoch)) for epoch in range(epochs))

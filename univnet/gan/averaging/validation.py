@@ -1,0 +1,112 @@
+"""Other weights stand in for a network's own while it is validated."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
+
+from univnet.gan.averaging.weights import Exchange
+from univnet.gan.rng import rng_state, set_rng_state
+
+
+class StandIn(Callback):
+    """Validate and test with other weights than the raw ones, and, if asked to, validate the raw ones as well.
+
+    Args:
+        validate_raw: validate both; the raw ones on the same batches and random numbers, logged as ``val_raw/…``.
+
+    Attributes:
+        exchange: while the other weights stand in, what swaps them with the raw ones.
+    """
+
+    def __init__(self, validate_raw: bool) -> None:
+        self.validate_raw = validate_raw
+        self.exchange: Exchange | None = None
+        self._rng: dict[str, Any] = {}
+
+    def is_used(self, trainer: Trainer) -> bool:
+        """Whether there is something to stand in now."""
+        raise NotImplementedError
+
+    def exchange_for(self, pl_module: LightningModule) -> Exchange:
+        """Return what puts the other weights in the network's place."""
+        raise NotImplementedError
+
+    def when_shown(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Do what the other weights need before they are validated in the course of training."""
+
+    @contextmanager
+    def shown(self, pl_module: LightningModule) -> Iterator[None]:
+        """Let the other weights stand in meanwhile."""
+        self._show(pl_module)
+        try:
+            yield
+        finally:
+            self._hide()
+
+    def _show(self, pl_module: LightningModule) -> None:
+        with torch.inference_mode(False):  # trainer.validate is in it
+            self.exchange = self.exchange_for(pl_module)
+            self.exchange()
+
+    def _hide(self) -> None:
+        if self.exchange is not None:
+            self.exchange.undo()
+            self.exchange = None
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the other weights in the network's place."""
+        if self.is_used(trainer):
+            self._show(pl_module)
+            if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+                self.when_shown(trainer, pl_module)
+
+    def on_validation_batch_start(self, *_: Any) -> None:
+        """Keep the random numbers, so that the raw weights get the same."""
+        if self.exchange is not None and self.validate_raw:
+            self._rng = rng_state()
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, *where: Any) -> None:
+        """Validate the raw weights as well."""
+        if self.exchange is None or not self.validate_raw:
+            return
+        if not is_param_in_hook_signature(pl_module.validation_step, "batch_idx", min_args=2):
+            where = (where[0], *where[2:])
+        after = rng_state()
+        self.exchange()
+        set_rng_state(self._rng)
+        try:
+            with _logged_as_raw(pl_module):
+                trainer.strategy.validation_step(*where)
+        finally:
+            set_rng_state(after)
+            self.exchange()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the raw weights back."""
+        self._hide()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Put the raw weights back before anything is saved."""
+        self._hide()
+
+    on_test_start, on_test_end = on_validation_start, on_validation_end
+
+
+@contextmanager
+def _logged_as_raw(pl_module: LightningModule) -> Iterator[None]:
+    """Log ``val/…`` as ``val_raw/…``."""
+    log = pl_module.log
+
+    def log_raw(name: str, *args: Any, **kwargs: Any) -> None:
+        log(f"val_raw{name.removeprefix('val')}" if name.startswith("val") else f"val_raw/{name}", *args, **kwargs)
+
+    pl_module.log = log_raw  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del pl_module.log

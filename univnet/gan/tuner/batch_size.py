@@ -1,0 +1,243 @@
+"""The batch-size finder for two players: the largest micro-batch that fits into memory, or the one that trains fastest.
+
+Each size is tried by training a copy for a few micro-batches (:mod:`~univnet.gan.tuner.batch_size_trial`). On an
+accelerator that happens in this process, where running out of memory is an error. On the CPU it means being killed, so
+each trial runs in a child process within a budget (:mod:`~univnet.gan.tuner.forked`). On several ranks all try the same
+sizes, each by itself, and then agree (:mod:`~univnet.gan.tuner.ranks`).
+"""
+
+import copy
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import BatchSizeFinder
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from univnet.gan.module import GANModule
+from univnet.gan.tuner import forked
+from univnet.gan.tuner.batch_size_result import BatchSizeSearch, mebibytes, outcome
+from univnet.gan.tuner.batch_size_trial import Trial, run_trial, training_callbacks
+from univnet.gan.tuner.memory import default_budget
+from univnet.gan.tuner.out_of_memory import reason
+from univnet.gan.tuner.ranks import alone, of_all_ranks, on_all_ranks
+from univnet.gan.tuner.sandbox import trial
+from univnet.gan.tuner.size_search import accumulation, fastest, largest, with_margin
+
+MODES = ("power", "binsearch", "throughput")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to look for the batch size: arguments of :meth:`~univnet.gan.tuner.tuner.Tuner.scale_batch_size`.
+
+    Raises:
+        ValueError: naming every argument that is out of range.
+    """
+
+    mode: str = "power"
+    steps_per_trial: int = 3
+    init_val: int = 2
+    max_trials: int = 25
+    batch_arg_name: str = "batch_size"
+    margin: float = 0.05
+    max_val: int = 8192
+    target_batch: int | None = None
+    memory_budget: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mode", self.mode.lower())
+        wrong = []
+        if self.mode not in MODES:
+            wrong.append(f"`mode` should be either of {MODES}, got {self.mode!r}")
+        least = {"steps_per_trial": 1, "init_val": 1, "max_trials": 0, "max_val": 1, "target_batch": 1}
+        for name, smallest in {**least, "memory_budget": 1}.items():
+            if (value := getattr(self, name)) is not None and value < smallest:
+                wrong.append(f"`{name}` should be at least {smallest}, got {value}")
+        if not 0 <= self.margin < 1:
+            wrong.append(f"`margin` should be between 0 and 1, got {self.margin}")
+        if wrong:
+            raise ValueError("; ".join(wrong))
+
+
+def find_batch_size(
+    trainer: Trainer, model: GANModule, datamodule: LightningDataModule | None, plan: Plan
+) -> BatchSizeSearch:
+    """Search as ``plan`` says, and set the size found wherever ``plan.batch_arg_name`` is.
+
+    Raises:
+        MisconfigurationException: the size is nowhere to be set, or in several places that disagree; the loaders do not
+            use it; a ``BatchSizeFinder`` is among the callbacks; the strategy cannot take part.
+        MemoryError: nothing fits.
+        Exception: whatever a trial raised that was not for lack of memory.
+    """
+    if any(isinstance(each, BatchSizeFinder) for each in trainer.callbacks):  # type: ignore[attr-defined]
+        raise MisconfigurationException("the trainer has a BatchSizeFinder callback: remove it to use the Tuner")
+    if plan.memory_budget is not None and trainer.strategy.root_device.type != "cpu":
+        raise MisconfigurationException("memory_budget is for training on the CPU; a device's own memory is its budget")
+    _check_places(model, datamodule, plan.batch_arg_name)
+    found: BatchSizeSearch = on_all_ranks(trainer, _Search(trainer, model, datamodule, plan).run)
+    _set(model, datamodule, plan.batch_arg_name, found.size)
+    return found
+
+
+class _Search:
+    def __init__(self, trainer: Trainer, model: GANModule, datamodule: LightningDataModule | None, plan: Plan) -> None:
+        self.trainer, self.model, self.datamodule, self.plan = trainer, model, datamodule, plan
+        self.trials: list[Trial] = []
+        self.budget: int | None = None
+
+    def run(self) -> BatchSizeSearch:
+        plan, trainer = self.plan, self.trainer
+        callbacks = training_callbacks(trainer)
+        if trainer.strategy.root_device.type == "cpu" and forked.available():
+            self.budget = plan.memory_budget or default_budget(trainer.num_devices)
+            rank_zero_info(f"memory budget of a process and its loader workers: {mebibytes(self.budget)}")
+        with trial(trainer, self.model, [], datamodule=self.datamodule) as twin:
+            self._prepare_data(twin)
+
+            def attempt(size: int, probe: bool = False) -> Trial:
+                return self._agreed(lambda: self._attempt(twin, callbacks, size, probe))
+
+            examples = attempt(1, probe=True).examples
+            cap = plan.max_val if examples is None else min(plan.max_val, examples)
+
+            def fits(size: int) -> bool:
+                self.trials.append(attempt(size))
+                rank_zero_info(_line(self.trials[-1]))
+                return self.trials[-1].fits
+
+            best = largest(fits, plan.init_val, cap, plan.mode == "binsearch", plan.max_trials)
+        return self._result(best, examples)
+
+    def _prepare_data(self, twin: GANModule) -> None:
+        """Let the data module do once what each trial would repeat."""
+        connector = self.trainer._data_connector
+        connector.attach_data(twin, datamodule=self.datamodule)
+        connector.prepare_data()
+        if self.datamodule is not None:
+            self.datamodule.setup("fit")
+
+    def _attempt(self, twin: GANModule, callbacks: list[Any], size: int, probe: bool) -> Trial:
+        """Try ``size`` on this rank."""
+        trainer, plan = self.trainer, self.plan
+
+        def run(module: GANModule) -> Trial:
+            trainer.callbacks = copy.deepcopy(callbacks)  # type: ignore[attr-defined]
+            _set(module, self.datamodule, plan.batch_arg_name, size)
+            with warnings.catch_warnings():
+                if not probe:  # it has said them all
+                    warnings.simplefilter("ignore")
+                whole = plan.mode == "throughput"
+                return run_trial(trainer, module, self.datamodule, size, plan.steps_per_trial, whole, probe)
+
+        with alone(trainer):
+            if self.budget is None:
+                with trial(trainer, twin, [], datamodule=self.datamodule) as copied:
+                    return run(copied)
+            # The child owns all it sees, the twin too; training would take the memory of one module, not of two.
+            weights = sum(each.nbytes for each in (*twin.parameters(), *twin.buffers()))
+            try:
+                done, memory = forked.run_in_child(lambda: run(twin), self.budget, spare=weights)
+            except forked.OutOfBudgetError as error:
+                return Trial(size, False, memory=error.memory, reason=reason(error))
+            return replace(done, memory=memory)
+
+    def _agreed(self, attempt: Callable[[], Trial]) -> Trial:
+        """Return what came of ``attempt`` over all ranks; fail on all if it fails on one."""
+        failure: BaseException | None = None
+        mine: Trial | str
+        try:
+            mine = attempt()
+        except BaseException as error:
+            failure, mine = error, f"{type(error).__name__}: {error}"
+        everyone = of_all_ranks(self.trainer, mine)
+        if failure is not None:
+            raise failure
+        for rank, theirs in enumerate(everyone):
+            if isinstance(theirs, str):
+                raise RuntimeError(f"a trial failed on rank {rank}: {theirs}")
+        failed = [each for each in everyone if not each.fits]
+        return Trial(
+            size=everyone[0].size,
+            fits=not failed,
+            seconds=0.0 if failed else max(each.seconds for each in everyone),
+            memory=max((each.memory for each in everyone if each.memory is not None), default=None),
+            examples=min((each.examples for each in everyone if each.examples is not None), default=None),
+            reason=failed[0].reason if failed else "",
+            resting=everyone[0].resting,
+        )
+
+    def _result(self, best: int, examples: int | None) -> BatchSizeSearch:
+        plan, ranks = self.plan, self.trainer.world_size
+        if not best and self.trials:
+            last = self.trials[-1]
+            even = "even " if last.size == 1 else f"in {len(self.trials)} trials, "
+            raise MemoryError(f"{even}{plan.batch_arg_name}={last.size} does not fit into memory: {last.reason}")
+        for player in {name for each in self.trials for name in each.resting}:
+            rank_zero_warn(
+                f"the {player} rested in the trials, so what memory it takes once it plays is not counted: "
+                f"{type(self.model).__name__}.on_batch_size_trial() can begin its game"
+            )
+        size = with_margin(best, plan.margin) if best else plan.init_val
+        if plan.mode == "throughput" and best:
+            size = min(size, fastest({each.size: each.examples_per_second for each in self.trials if each.fits}))
+        accumulate = None
+        if plan.target_batch is not None:
+            size, accumulate = accumulation(plan.target_batch, size, ranks, examples)
+        return BatchSizeSearch(
+            size,
+            best,
+            plan.mode,
+            plan.margin,
+            tuple(self.trials),
+            ranks,
+            examples,
+            self.budget,
+            plan.target_batch,
+            accumulate,
+        )
+
+
+def _line(done: Trial) -> str:
+    took = f"{done.seconds:.3f} s a micro-batch, " if done.fits else ""
+    why = f" ({done.reason})" if done.reason else ""
+    return f"batch size {done.size}: {outcome(done)}, {took}peak memory {mebibytes(done.memory)}{why}"
+
+
+def _places(model: Any, datamodule: Any, name: str) -> dict[str, Any]:
+    """Return what holds ``name``, in Lightning's order: of several, the last is the one that it reads."""
+    places = {}
+    for what, owner in (("model", model), ("data module", datamodule)):
+        if owner is None:
+            continue
+        if hasattr(owner, name):
+            places[f"the {what}"] = owner
+        if name in vars(owner).get("_hparams", {}):  # reading `hparams` would make some
+            places[f"the {what}'s hparams"] = owner.hparams
+    return places
+
+
+def _check_places(model: Any, datamodule: Any, name: str) -> None:
+    places = _places(model, datamodule, name)
+    values = {
+        where: place[name] if isinstance(place, dict) else getattr(place, name) for where, place in places.items()
+    }
+    if not values:
+        raise MisconfigurationException(
+            f"{name} is found neither on the model nor on the data module, nor in their hparams: nothing can be set"
+        )
+    if len(set(values.values())) > 1:
+        said = ", ".join(f"{value} on {where}" for where, value in values.items())
+        raise MisconfigurationException(f"{name} is {said}: which one counts is unclear, so keep one of them")
+
+
+def _set(model: Any, datamodule: Any, name: str, size: int) -> None:
+    for place in _places(model, datamodule, name).values():
+        if isinstance(place, dict):
+            place[name] = size
+        else:
+            setattr(place, name, size)

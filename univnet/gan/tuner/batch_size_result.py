@@ -1,0 +1,120 @@
+"""What a search for the batch size found, as a table, a plot and a configuration."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from univnet.gan.tuner.batch_size_trial import Trial
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_PLAYERS = ("generator", "discriminator")
+
+
+@dataclass(frozen=True)
+class BatchSizeSearch:
+    """The outcome of :meth:`~univnet.gan.tuner.tuner.Tuner.scale_batch_size`.
+
+    Attributes:
+        size: the batch size to train with: examples in a micro-batch of each rank.
+        largest: the largest one that fitted; ``size`` keeps the margin from it.
+        mode: how it was looked for.
+        margin: the share of ``largest`` that is kept free.
+        trials: every size tried, in order, as all ranks agreed on it.
+        ranks: the processes that train together.
+        examples: the examples in an epoch of one rank; ``None`` for iterable datasets.
+        budget: bytes of main memory that a process and its loader workers were allowed; ``None`` on an accelerator.
+        target_batch: the examples that an update was to have; ``None`` if that was not asked.
+        accumulate: K, the micro-batches of an update that come nearest to it, for both players.
+    """
+
+    size: int
+    largest: int
+    mode: str
+    margin: float
+    trials: Sequence[Trial]
+    ranks: int = 1
+    examples: int | None = None
+    budget: int | None = None
+    target_batch: int | None = None
+    accumulate: int | None = None
+
+    @property
+    def effective_batch(self) -> int:
+        """Examples in one update, over all ranks."""
+        return self.size * self.ranks * (self.accumulate or 1)
+
+    def config(self, batch_size: str = "data.batch_size") -> dict[str, int]:
+        """Return what was found by the dotted keys of a configuration, ``batch_size`` being the batch size's."""
+        found = {batch_size: self.size}
+        if self.accumulate is not None:
+            found |= {f"model.{player}_updates.accumulate": self.accumulate for player in _PLAYERS}
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything in plain types, as for JSON."""
+        trials = [asdict(each) | {"examples_per_second": each.examples_per_second} for each in self.trials]
+        return asdict(self) | {"trials": trials, "effective_batch": self.effective_batch}
+
+    def table(self) -> str:
+        """Return the trials in text, by size."""
+        rows = [("size", "outcome", "s/micro-batch", "examples/s", "peak memory")]
+        for each in sorted(self.trials, key=lambda each: each.size):
+            speed = (f"{each.seconds:.3f}", f"{each.examples_per_second:.1f}") if each.fits else ("", "")
+            rows.append((str(each.size), outcome(each), *speed, mebibytes(each.memory)))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+
+    def __str__(self) -> str:
+        """Say what was found."""
+        all_of_them = ", all the examples of an epoch" if self.largest == self.examples else ""
+        text = f"batch size {self.size}; the largest that fitted is {self.largest}{all_of_them}"
+        if self.accumulate is not None and self.target_batch is not None:
+            off = self.effective_batch - self.target_batch
+            ranks = f" on each of {self.ranks} ranks" if self.ranks > 1 else ""
+            exact = "" if off == 0 else f", {abs(off)} {'more' if off > 0 else 'fewer'} than asked for"
+            if self.examples is not None and self.target_batch > self.examples * self.ranks:
+                exact += f" (an epoch, which no update outlasts, has {self.examples * self.ranks})"
+            batches = f"{self.accumulate} micro-batch{'es' if self.accumulate > 1 else ''}"
+            text += f"; updates of {batches}{ranks} have {self.effective_batch} examples{exact}"
+        return text
+
+    def plot(self) -> "Figure":
+        """Draw throughput and peak memory against the batch size; the size chosen is marked."""
+        from matplotlib.figure import Figure
+
+        fitted = sorted((each for each in self.trials if each.fits), key=lambda each: each.size)
+        failed = [each.size for each in self.trials if not each.fits]
+        sizes = [each.size for each in fitted]
+        figure = Figure(figsize=(6, 5), layout="constrained")
+        speed, memory = figure.subplots(2, 1, sharex=True)
+        speed.plot(sizes, [each.examples_per_second for each in fitted], "o-", color="tab:blue")
+        speed.set_ylabel("examples / s on a rank")
+        known = [each for each in fitted if each.memory is not None]
+        memory.plot(
+            [each.size for each in known], [(each.memory or 0) / 2**30 for each in known], "o-", color="tab:red"
+        )
+        if self.budget is not None:
+            memory.axhline(self.budget / 2**30, linestyle=":", color="grey", label="budget")
+        memory.set_ylabel("peak memory / GiB")
+        memory.set_xlabel("batch size")
+        memory.set_xscale("log", base=2)
+        for axes in (speed, memory):
+            axes.axvline(self.size, linestyle="--", color="black", label=f"chosen: {self.size}")
+            for number, size in enumerate(failed):
+                axes.axvline(size, color="tab:orange", alpha=0.5, label=None if number else "did not fit")
+            axes.set_ylim(bottom=0)
+            axes.grid(alpha=0.3)
+        memory.legend()
+        return figure
+
+
+def outcome(trial: Trial) -> str:
+    """Return whether it fits, in words."""
+    return "fits" if trial.fits else "does not fit"
+
+
+def mebibytes(count: int | None) -> str:
+    """Return a number of bytes as text."""
+    return "unknown" if count is None else f"{count / 2**20:.0f} MiB"

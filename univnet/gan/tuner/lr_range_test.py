@@ -1,0 +1,238 @@
+"""The learning-rate range test of two players (Smith 2017, arXiv 1506.01186, section 3.3).
+
+One player's rate (or both players', at a fixed ratio) rises from update to update of a real training run of a copy of
+the module, until the loss diverges or the discriminator collapses; the loss is written down against the rate.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
+
+from univnet.gan.module import GANModule
+from univnet.gan.tuner.lr_curve import LRCurve, smoothed
+from univnet.gan.tuner.lr_result import LRRangeTest
+from univnet.gan.tuner.lr_rules import Collapse, diverges
+from univnet.gan.tuner.lr_validation import FixedBatches
+from univnet.gan.tuner.sandbox import trial
+from univnet.gan.updates import Player
+
+_HOPELESS = 3  # losses in a row that are not finite
+
+
+class RestingError(ValueError):
+    """The player whose rate is swept makes no updates yet."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a test sweeps and watches.
+
+    Attributes:
+        players: whose rates are swept; the first one's updates are counted.
+        rates: the first player's, one for each of its updates.
+        monitor: the term watched for each of ``players``, such as ``generator/stft``.
+        ratio: of the second player's rate to the first one's; ``None``: as their optimizers have it.
+        fixed: rates of players that train at a constant one instead of their own.
+        threshold: the test ends where the smoothed loss is this many times the best; ``None``: it does not.
+        collapse: when the discriminator has collapsed.
+        smoothing: of the loss.
+        validation_batches: watch the loss on so many validation batches instead of that of training.
+        ckpt_path: a checkpoint to start from.
+    """
+
+    players: tuple[str, ...]
+    rates: Sequence[float]
+    monitor: Mapping[str, str]
+    ratio: float | None = None
+    fixed: Mapping[str, float] = field(default_factory=dict)
+    threshold: float | None = 4.0
+    collapse: Collapse = Collapse()
+    smoothing: float = 0.8
+    validation_batches: int = 0
+    ckpt_path: Any = None
+
+
+@dataclass
+class Trace:
+    """What one run has seen of one player."""
+
+    lr: list[float] = field(default_factory=list)
+    loss: list[float] = field(default_factory=list)
+    limit: float | None = None
+    ended: str = ""
+
+
+def range_test(
+    trainer: Trainer, model: GANModule, sweep: Sweep, data: Mapping[str, Any], repeats: int = 1
+) -> LRRangeTest:
+    """Run ``sweep`` on copies of ``model``, ``repeats`` times with other random numbers; return the curves."""
+    runs = [run_sweep(trainer, model, sweep, data, repeat) for repeat in range(repeats)]
+    curves = {name: _curve(name, [traces[name] for traces, _ in runs], sweep) for name in sweep.players}
+    return LRRangeTest(curves, runs[0][1] if len(sweep.players) > 1 else None)
+
+
+def run_sweep(
+    trainer: Trainer, model: GANModule, sweep: Sweep, data: Mapping[str, Any], repeat: int = 0
+) -> tuple[dict[str, Trace], float | None]:
+    """Train a copy of ``model`` while the rates rise. Return each swept player's trace, and their rates' ratio."""
+    callback = _SweepCallback(sweep, repeat, trainer.progress_bar_callback is not None)
+    with trial(trainer, model, [callback], **data) as twin:
+        trainer.limit_val_batches = 0
+        trainer.fit(twin, **data, ckpt_path=sweep.ckpt_path, weights_only=True)
+    return callback.traces, callback.ratio
+
+
+def _curve(player: str, traces: Sequence[Trace], sweep: Sweep) -> LRCurve:
+    """Return the mean of the ``traces``, as far as all of them came."""
+    shortest = min(traces, key=lambda trace: len(trace.lr))
+    length = len(shortest.lr)
+    raw = np.mean([trace.loss[:length] for trace in traces], axis=0).tolist() if length else []
+    return LRCurve(
+        player=player,
+        monitor=sweep.monitor[player],
+        lr=shortest.lr,
+        raw=raw,
+        smoothing=sweep.smoothing,
+        runs=[smoothed(trace.loss[:length], sweep.smoothing) for trace in traces] if len(traces) > 1 else [],
+        limit=min((trace.limit for trace in traces if trace.limit is not None), default=None),
+        ended=shortest.ended,
+    )
+
+
+class _SweepCallback(Callback):
+    """Sets the rates before a window opens, and writes down the loss when it has closed."""
+
+    def __init__(self, sweep: Sweep, repeat: int, progress: bool) -> None:
+        self.sweep, self.repeat, self.progress = sweep, repeat, progress
+        self.ratio = sweep.ratio
+        self.traces = {player: Trace() for player in sweep.players}
+        self._lead = sweep.players[0]
+        self._own: dict[str, list[float]] = {}  # the rates of each player's parameter groups, before the test
+        self._seen: dict[str, int] = {}
+        self._first_loss: float | None = None
+        self._validation: FixedBatches | None = None
+        self._bar: Any = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let the run be as long as it takes; schedules have been made for the length it was to have."""
+        trainer.fit_loop.max_epochs, trainer.fit_loop.epoch_loop.max_steps = -1, -1
+        trainer.fit_loop.min_epochs, trainer.fit_loop.epoch_loop.min_steps = None, None
+
+    def on_train_start(self, trainer: Trainer, pl_module: GANModule) -> None:  # type: ignore[override]
+        """Let the schedules of the players swept rest, and draw other random numbers in every repeat."""
+        pl_module._schedules.held |= {*self.sweep.players, *self.sweep.fixed}
+        if self.repeat:
+            _reseed(trainer, self.repeat)
+        if self.sweep.validation_batches:
+            self._validation = FixedBatches(trainer, pl_module, self.sweep.validation_batches)
+        if self.progress and trainer.is_global_zero:
+            swept = " and ".join(self.sweep.players)
+            self._bar = Tqdm(
+                desc=f"Learning rate of the {swept}", total=len(self.sweep.rates), leave=False, disable=None
+            )
+
+    def on_train_batch_start(  # type: ignore[override]
+        self, trainer: Trainer, pl_module: GANModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Set the rates of the update that the micro-batch begins or adds to."""
+        players = pl_module.updates
+        self._seen = {name: player.micro_batches for name, player in players.items()}
+        if not self._own:
+            self._own = {name: [float(g["lr"]) for g in _groups(player)] for name, player in players.items()}
+        if players[self._lead].position == 0:
+            rate = self.sweep.rates[len(self.traces[self._lead].lr)]
+            rates = {self._lead: rate, **self.sweep.fixed}
+            for follower in self.sweep.players[1:]:
+                if self.ratio is None:
+                    self.ratio = self._own[follower][0] / self._own[self._lead][0]
+                rates[follower] = self.ratio * rate
+            for name, rate in rates.items():
+                first = self._own[name][0]
+                for group, own in zip(_groups(players[name]), self._own[name], strict=True):
+                    group["lr"] = rate * own / first if own != first else rate  # groups keep their ratios
+
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: Trainer, pl_module: GANModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write down what the updates just made have seen; end the run where nothing more is to be seen."""
+        for name, trace in self.traces.items():
+            player = pl_module.updates[name]
+            if player.micro_batches == self._seen[name]:
+                raise RestingError(
+                    f"the {name} makes no updates yet ({name}_loss returned None), so its learning rate cannot be "
+                    f"tested: start from a checkpoint of a time when it does, or let it play from the beginning"
+                )
+            if player.position == 0:
+                trace.lr.append(float(player.report["lr"]))
+                trace.loss.append(self._loss(trainer, pl_module, self.sweep.monitor[name]))
+                if end := self._end(trainer, pl_module, name):
+                    trace.ended, trainer.should_stop = end, True
+        made = len(self.traces[self._lead].lr)
+        if self._bar is not None:
+            self._bar.update(made - self._bar.n)
+        if made == len(self.sweep.rates):
+            trainer.should_stop = True
+
+    def _end(self, trainer: Trainer, module: GANModule, name: str) -> str | None:
+        """Return why there is nothing more to see, if there is not."""
+        trace = self.traces[name]
+        if not np.isfinite(trace.loss[-_HOPELESS:]).any() and len(trace.loss) >= _HOPELESS:
+            return f"{self.sweep.monitor[name]} was not finite {_HOPELESS} times in a row"
+        if diverges(trace.loss, self.sweep.threshold, self.sweep.smoothing):
+            return f"{self.sweep.monitor[name]} diverged"
+        if name == "discriminator":
+            names = "loss", "real_score", "fake_score"
+            known = [name for name in names if name in module.updates["discriminator"].report]
+            report = {name: self._term(trainer, module, f"discriminator/{name}") for name in known}
+            self._first_loss = report["loss"] if self._first_loss is None else self._first_loss
+            if why := self.sweep.collapse.seen(report, self._first_loss):
+                trace.limit = trace.lr[-1]
+                return f"the discriminator collapsed: {why}"
+        return None
+
+    def _loss(self, trainer: Trainer, module: GANModule, term: str) -> float:
+        if self._validation is not None:
+            return self._over_ranks(trainer, module, self._validation.mean(term))
+        return self._term(trainer, module, term)
+
+    def _term(self, trainer: Trainer, module: GANModule, term: str) -> float:
+        metrics = {name: value for player in module.updates.values() for name, value in player.metrics().items()}
+        if term not in metrics:
+            raise ValueError(f"monitor {term!r} is not logged; name one of {', '.join(sorted(metrics))}")
+        return self._over_ranks(trainer, module, metrics[term])
+
+    def _over_ranks(self, trainer: Trainer, module: GANModule, value: Any) -> float:
+        """Return the mean over the ranks, so that all of them draw the same conclusions."""
+        value = torch.as_tensor(value, dtype=torch.float64, device=module.device)
+        return float(trainer.strategy.reduce(value, reduce_op="mean"))
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the progress bar away."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Take the progress bar away."""
+        self.on_fit_end(trainer, pl_module)
+
+
+def _groups(player: Player) -> list[dict[str, Any]]:
+    assert player.optimizer is not None
+    return player.optimizer.param_groups
+
+
+def _reseed(trainer: Trainer, repeat: int) -> None:
+    seed = (torch.initial_seed() + repeat) % 2**32
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - the global state is what data sets may use
+    torch.manual_seed(seed)
+    for loader in trainer.fit_loop._combined_loader.flattened:  # type: ignore[union-attr]
+        sampler: Any = getattr(loader, "sampler", None)
+        if isinstance(getattr(sampler, "seed", None), int):
+            sampler.seed += repeat
