@@ -26,7 +26,7 @@ lint: install
 	$(RUN)/mypy
 
 test: lint
-	$(RUN)/python -m pytest
+	OMP_NUM_THREADS=1 $(RUN)/python -m pytest --numprocesses auto
 
 test-slow: install
 	$(RUN)/python -m pytest -m slow
