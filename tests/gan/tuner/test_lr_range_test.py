@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 
 from univnet.gan import Collapse, GANModule, Tuner, Updates
-from univnet.gan.tuner.lr_rules import diverges, sweep_rates
+from univnet.gan.tuner.lr_range_test import diverges, sweep_rates
 
 
 class Plain(L.LightningModule):
