@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar, Self
 
+from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DDPStrategy, ParallelStrategy, SingleDeviceStrategy
@@ -13,9 +14,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
+from univnet.gan.endurance.checkpoint_io import WholeCheckpointIO
 from univnet.gan.lightning_internals import attached_trainer, ddp_options, lent_scaler, set_logging_step
 from univnet.gan.precision import no_autocast
-from univnet.gan.resume import Progress, capture, replay, restore
+from univnet.gan.resume import Progress, capture, check_complete, replay, restore
 from univnet.gan.schedules import Schedules
 from univnet.gan.updates import Player, Updates, frozen
 
@@ -186,7 +188,10 @@ class GANModule(LightningModule):
         """Keep the gradients of open windows through validation; closed windows have none."""
 
     def setup(self, stage: str) -> None:
-        """Give DDP the flag that two players need, or refuse a strategy that cannot train them."""
+        """Have checkpoints written whole, and give DDP the flag that two players need.
+
+        A strategy that cannot train two players is refused.
+        """
         strategy = self.trainer.strategy
         if isinstance(strategy, DDPStrategy):
             # In each player's turn the other's parameters get no gradient.
@@ -199,6 +204,8 @@ class GANModule(LightningModule):
             raise MisconfigurationException(
                 f"{type(strategy).__name__} cannot train two players: use strategy=auto or strategy=ddp"
             )
+        if type(strategy.checkpoint_io) is TorchCheckpointIO:  # the user has chosen no other
+            strategy.checkpoint_io = WholeCheckpointIO()
 
     def on_train_start(self) -> None:
         """Bind each player to its optimizer and, after a resume, put its open window back."""
@@ -231,9 +238,14 @@ class GANModule(LightningModule):
             checkpoint["gan"] = capture(self.trainer, self.updates, self.schedules, self._progress)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what :meth:`on_train_start` restores, if it is to train."""
+        """Keep what :meth:`on_train_start` restores, if it is to train.
+
+        Raises:
+            ValueError: training cannot go on from ``checkpoint``, because parts of it are missing; names them.
+        """
         trainer = attached_trainer(self)
-        if trainer is not None and trainer.state.fn == TrainerFn.FITTING and "gan" in checkpoint:
+        if trainer is not None and trainer.state.fn == TrainerFn.FITTING:
+            check_complete(checkpoint, self.updates)
             self._resumed = checkpoint["gan"]
             self._progress.resumed(replay(trainer, checkpoint))
 

@@ -94,6 +94,29 @@ def capture(
     return {"players": states, "rng": random, "watched": schedules.seen, "position": position}
 
 
+def check_complete(checkpoint: Mapping[str, Any], players: Mapping[str, Player]) -> None:
+    """Check that ``checkpoint`` holds all that training goes on with.
+
+    Raises:
+        ValueError: naming everything that it lacks.
+    """
+    gan = checkpoint.get("gan", {})
+    lacks = [f"the {name}'s counters and window" for name in players if name not in gan.get("players", {})]
+    if len(checkpoint.get("optimizer_states", ())) != len(players):
+        lacks.append("the state of both optimizers")
+    lacks += [what for part, what in _PARTS.items() if part not in gan]
+    if "fit_loop" not in checkpoint.get("loops", {}):
+        lacks.append("the place in the run")
+    if lacks:
+        raise ValueError(
+            f"training cannot go on from this checkpoint, which lacks {', '.join(lacks)}: it holds weights alone or is "
+            f"not of this package; give one that training has written, or begin a new run from its weights"
+        )
+
+
+_PARTS = {"rng": "the random numbers", "watched": "the metrics that schedules watch"}
+
+
 def replay(trainer: Trainer, checkpoint: dict[str, Any]) -> Position:
     """Write the position of ``checkpoint`` into its ``loops``, which Lightning is about to load, and return it."""
     state = checkpoint["gan"]
