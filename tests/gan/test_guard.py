@@ -258,7 +258,9 @@ def test_weights_that_an_update_made_infinite_stop_training_and_reach_no_checkpo
             trainer.save_checkpoint(good)
 
     trainer = quiet_trainer(tmp_path, callbacks=[Saves()])
-    with pytest.raises(NonFiniteError, match=rf"{player}: its weights are NaN, infinite .* after update \d+.*learning rate"):
+    with pytest.raises(
+        NonFiniteError, match=rf"{player}: its weights are NaN, infinite .* after update \d+.*learning rate"
+    ):
         trainer.fit(gan, toy_loader(dtype=dtype))
     assert all(value.isfinite().all() for value in torch.load(good, weights_only=True)["state_dict"].values())
 
