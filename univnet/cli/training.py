@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import lightning
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from univnet.callbacks import AudioThroughput, LastCheckpoint, UpdateProgressBar, ValidationSamples
+from univnet.cli.configs import ConfigFile
 from univnet.cli.messages import UsageError, exit_with_error, parsing_mistake
 from univnet.common.mistakes import Mistakes
 from univnet.data import AudioDataModule
@@ -101,6 +103,17 @@ class TrainingCLI(LightningCLI):
         """Return the trainer's methods offered, with the arguments that are ours to give."""
         hidden = {"model", "train_dataloaders", "val_dataloaders", "dataloaders", "datamodule", "weights_only"}
         return dict.fromkeys(("fit", "validate"), hidden)
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Make the parser as Lightning does, but for configuration files that may have a base."""
+        parser = self.parser_class(**{"dump_header": [f"lightning.pytorch=={lightning.__version__}"], **kwargs})
+        parser.add_argument(
+            "-c",
+            "--config",
+            action=ConfigFile,
+            help="Path to a YAML or JSON file; `base: FILE` in it names one to go on from.",
+        )
+        return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Share the model's mel-spectrogram with the data, and add the callbacks of every run."""
