@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # What a package may import besides itself and the standard library.
 ALLOWED = {
-    "gan": {"torch", "lightning", "lightning_utilities", "numpy", "matplotlib"},
+    "gan": {"torch", "lightning", "lightning_utilities", "numpy", "matplotlib", "univnet.common"},
     "models": {"torch"},
     "losses": {"torch"},
     "audio": {"torch", "torchaudio", "numpy", "soundfile", "matplotlib"},

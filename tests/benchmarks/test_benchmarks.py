@@ -9,7 +9,8 @@ from support.small import GENERATOR, MEL, MPD, MRD, RESOLUTIONS
 
 from univnet import Generator, LogMelSpectrogram, UnivNet
 from univnet.benchmarks import contests, measure, plain
-from univnet.cli.benchmark import WITHOUT_TRANSFORMERS, run
+from univnet.benchmarks.comparison import WITHOUT_TRANSFORMERS
+from univnet.cli.benchmark import run
 from univnet.cli.messages import UsageError
 from univnet.losses import MultiResolutionSTFTLoss
 from univnet.models import Discriminator, MultiPeriodDiscriminator, MultiResolutionSpectrogramDiscriminator, lvc
