@@ -5,11 +5,12 @@ import os
 import re
 import shutil
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
+from lightning_utilities.core.apply_func import apply_to_collection
 
 from univnet.common.files import check_zip, remove_partial, written_whole
 from univnet.gan.endurance.newest import newest_whole
@@ -47,6 +48,8 @@ class WholeCheckpointIO(TorchCheckpointIO):
             return
         path = Path(path)
         self._clean(path.parent)
+        if "callbacks" in checkpoint:  # a path that a user gave as such would not be read again with weights_only
+            checkpoint["callbacks"] = apply_to_collection(checkpoint["callbacks"], PurePath, str)
         try:
             # Into a file of Python's: torch's own writer tells of a full disk without the system's error.
             with written_whole(path) as partial, partial.open("wb") as file:

@@ -26,33 +26,29 @@ def newest_whole(
 
     Args:
         paths: files to choose from.
-        passed_over: told of each damaged file that comes before the answer, and why.
+        passed_over: told of each file that is damaged or holds weights alone, and why.
     """
-    told: list[tuple[Path, Exception]] = []
     found = []
     for path in paths:
         try:
             found.append((_progress(path), path.stat().st_mtime, path))
         except Exception as error:  # torch raises many kinds for a file that is damaged
-            told.append((path, error))
-    answer = None
+            passed_over(path, error)
     for progress, _, path in sorted(found, reverse=True):
         try:
             check_zip(path)
         except (OSError, ValueError) as error:
-            told.append((path, error))
-            continue
-        answer = Whole(path, progress[0])
-        break
-    for path, error in told:
-        passed_over(path, error)
-    return answer
+            passed_over(path, error)
+        else:
+            return Whole(path, progress[0])
+    return None
 
 
 def _progress(path: Path) -> tuple[int, int, bool, int]:
-    """Return what grows in the course of a run: updates, micro-batches, that the validation and the epoch are behind."""
+    """Return what grows in the course of a run: updates, micro-batches, whether a validation is behind, epochs."""
     checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    checkpoint["optimizer_states"]  # noqa: B018 - a file of weights alone lacks them
+    if "optimizer_states" not in checkpoint:
+        raise ValueError(f"{path} holds weights alone")
     position = checkpoint.get("gan", {}).get("position", {})
     behind = not position.get("validation", False)
     return checkpoint["global_step"], position.get("total_batches", 0), behind, position.get("epoch", 0)
