@@ -15,7 +15,13 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
 from univnet.gan.endurance.checkpoint_io import WholeCheckpointIO
-from univnet.gan.lightning_internals import attached_trainer, ddp_options, lent_scaler, set_logging_step
+from univnet.gan.lightning_internals import (
+    attached_trainer,
+    ddp_options,
+    lent_scaler,
+    mark_micro_batches,
+    set_logging_step,
+)
 from univnet.gan.precision import no_autocast
 from univnet.gan.resume import Progress, capture, check_complete, replay, restore
 from univnet.gan.schedules import Schedules
@@ -188,6 +194,14 @@ class GANModule(LightningModule):
     def on_validation_model_zero_grad(self) -> None:
         """Keep the gradients of open windows through validation; closed windows have none."""
 
+    def on_micro_batch_end(self) -> None:
+        """Take note: between here and the next training step, checkpoints hold the state that is reached now."""
+        self._progress.micro_batch_ended(self.trainer)
+
+    def on_fetch_start(self) -> None:
+        """Take note that the next micro-batch is being fetched."""
+        self._progress.fetches()
+
     def setup(self, stage: str) -> None:
         """Have checkpoints written whole, and give DDP the flag that two players need.
 
@@ -207,6 +221,7 @@ class GANModule(LightningModule):
             )
         if type(strategy.checkpoint_io) is TorchCheckpointIO:  # the user has chosen no other
             strategy.checkpoint_io = WholeCheckpointIO()
+        mark_micro_batches(self.trainer)
 
     def on_train_start(self) -> None:
         """Bind each player to its optimizer and, after a resume, put its open window back."""
