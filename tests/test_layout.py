@@ -14,8 +14,8 @@ ALLOWED = {
     "gan": {"torch", "lightning", "lightning_utilities", "numpy", "matplotlib"},
     "models": {"torch"},
     "losses": {"torch"},
-    "audio": {"torch", "torchaudio", "numpy", "soundfile", "matplotlib"},
-    "data": {"torch", "lightning", "numpy", "soundfile", "univnet.audio"},
+    "audio": {"torch", "torchaudio", "numpy", "soundfile", "matplotlib", "univnet.common"},
+    "data": {"torch", "lightning", "numpy", "soundfile", "univnet.audio", "univnet.common"},
     "vocoder": {"torch", "univnet.audio", "univnet.gan", "univnet.models"},
     "runtime": {"torch"},
     "benchmarks": {
