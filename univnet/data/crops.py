@@ -77,7 +77,7 @@ class Crops:
             return self._crop(int(np.random.default_rng(key).integers(len(self))), (*key, 1))
         if not self._speakers:
             return self._crop(item, (self.seed, epoch))
-        turn = self._speakers[item % len(self._speakers)]
+        turn = self._speakers[draw % len(self._speakers)]
         drawn = np.random.default_rng((self.seed, epoch, item)).integers(len(turn))
         return self._crop(int(turn[drawn]), (self.seed, epoch, item, 1))
 

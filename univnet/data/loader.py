@@ -44,7 +44,8 @@ class EpochSampler(DistributedSampler):
         order = torch.arange(count)
         if self.shuffle:
             order = torch.randperm(count, generator=torch.Generator().manual_seed(self.seed + self.epoch))
-        places = torch.arange(self.rank + skip * self.num_replicas, self.total_size, self.num_replicas)
+        start = min(self.rank + skip * self.num_replicas, self.total_size)
+        places = torch.arange(start, self.total_size, self.num_replicas)
         chosen = order[places % count] + (self.epoch * count if self.draws else 0)
         # Some at a time: an epoch of hundreds of hours has millions, and a list of them would take a second and 100 MB.
         return (index for some in chosen.split(4096) for index in some.tolist())
