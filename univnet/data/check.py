@@ -38,7 +38,7 @@ def check_files(
     """Leave out the files that cannot be trained on, and note what others need; one warning counts each of the two.
 
     What is left out, and what is repaired, is in the table of docs/data.md. A recording is judged as training hears
-    it: as the mean of its channels, and without what resampling takes away.
+    it: as the mean of its channels, without what resampling takes away and with what it adds.
 
     Args:
         files: from `scan_folder` or `read_manifest`.
@@ -111,7 +111,7 @@ def _check_file(file: AudioFile, check: Check, grid: Grid | None) -> tuple[Audio
             file = replace(file, samples=audio.frames, sample_rate=audio.own_rate)
         if check == "full":
             heard.rate = file.sample_rate
-            rate = min(file.sample_rate, grid.sample_rate) if grid else file.sample_rate
+            rate = grid.sample_rate if grid else file.sample_rate
             with AudioReader(file.path, rate, see=heard.see) as audio:
                 for part in audio.parts():
                     heard.hear(part.numpy()[0], rate)
