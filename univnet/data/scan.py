@@ -67,9 +67,10 @@ def scan_folder(root: str | os.PathLike[str]) -> list[AudioFile]:
     if remarks := search.remarks():
         warnings.warn(f"In {shown(root)}, {'; '.join(remarks)}.", stacklevel=2)
     if not search.found:
+        others = ", ".join(sorted(EXTENSIONS - {".wav", ".flac", ".ogg"}))
         raise ValueError(
-            f"The folder {shown(root)} holds no {', '.join(sorted(EXTENSIONS))} file at any depth: point data.root at "
-            f"recordings{''.join(f'; {remark}' for remark in remarks)}."
+            f"The folder {shown(root)} holds no .wav, .flac, .ogg file at any depth: point data.root at recordings "
+            f"({others} are read, too{''.join(f'; {remark}' for remark in remarks)})."
         )
     files = (AudioFile(path, shown(path.relative_to(root).as_posix())) for path in search.found)
     return sorted(files, key=lambda file: file.name)
