@@ -4,13 +4,14 @@ import pytest
 import torch
 
 from univnet.losses import (
+    Judged,
+    LeastSquares,
     MultiResolutionSTFTLoss,
-    adversarial_loss,
-    least_squares_of_discriminator,
-    least_squares_of_generator,
+    mean_over_parts,
 )
 
 RESOLUTIONS = ((128, 15, 75), (256, 30, 150))
+LEAST_SQUARES = LeastSquares()
 
 
 def pair(batch=3, samples=600, seed=0, dtype=torch.float64):
@@ -99,12 +100,17 @@ def test_stft_loss_names_what_is_wrong():
         MultiResolutionSTFTLoss(())
 
 
-def of_discriminator(real, fake):
-    return adversarial_loss({name: least_squares_of_discriminator(real[name], fake[name]) for name in real})
+def adversarial(judged):
+    terms = mean_over_parts(judged)
+    return {"adversarial": terms.pop("loss"), **terms}
 
 
-def of_generator(fake):
-    return adversarial_loss({name: least_squares_of_generator(score) for name, score in fake.items()})
+def of_discriminator(real, fake, loss=LEAST_SQUARES):
+    return adversarial({name: loss.discriminator(Judged(real[name]), Judged(fake[name])) for name in real})
+
+
+def of_generator(fake, loss=LEAST_SQUARES):
+    return adversarial({name: loss.generator(Judged(score)) for name, score in fake.items()})
 
 
 def test_adversarial_losses_equal_numpys():
