@@ -99,7 +99,7 @@ class MultiScaleMelLoss(nn.Module):
     their input, with natural logarithms: their weight 45 is 45 · ln 10 ≈ 104 here.
 
     Args:
-        sample_rate: Hz.
+        sample_rate: Hz. At 48 kHz one band of each of the two shortest resolutions is narrower than a bin, and empty.
         resolutions: (FFT size, hop, mel bands), the first two in samples.
 
     Raises:
