@@ -185,7 +185,7 @@ class LeastSquares(AdversarialLoss):
 class Hinge(AdversarialLoss):
     """Hinge (SoundStream, arXiv 2107.03312; Vocos, arXiv 2306.00814): real scores above 1, fake ones below −1.
 
-    The generator's is their bounded one, which stops at fake scores of 1; MelGAN's, −fake, does not stop.
+    The generator's loss is theirs, which pushes fake scores up to 1 and no further. (MelGAN's, −fake, has no bound.)
     """
 
     def generator(self, fake: Judged, real: Judged | None = None) -> dict[str, Tensor]:
@@ -200,7 +200,7 @@ class Hinge(AdversarialLoss):
 
 
 class FeatureMatching(AdversarialLoss):
-    """Another loss, and for the generator feature matching (HiFi-GAN, arXiv 2010.05646, §2.4; BigVGAN, DAC, Vocos).
+    """Feature matching beside another loss, for the generator (HiFi-GAN, arXiv 2010.05646, §2.4; BigVGAN, DAC, Vocos).
 
     The term is the mean absolute difference of real and fake features, summed over a sub-discriminator's layers, its
     scores included.

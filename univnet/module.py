@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from inspect import get_annotations, signature
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -23,6 +22,7 @@ from univnet.losses import (
     mean_over_parts,
 )
 from univnet.models import BaseDiscriminator, BaseGenerator, Discriminator, Generator, generator_name
+from univnet.models.checks import misfits, unfit_parts
 from univnet.runtime import compile_networks
 
 Batch = Mapping[str, Any]
@@ -134,14 +134,13 @@ class UnivNet(GANModule):
         numbers = {name: self.hparams[name] for name in ("generator_lr", "discriminator_lr")}
         numbers |= {name: getattr(self, name) for name in names}
         wrong = [f"{name} must not be negative, got {value}" for name, value in numbers.items() if value < 0]
-        wrong += _misfits(self.generator, self.mel) + _not_run(self.discriminator)
+        wrong += misfits(self.generator, self.mel.n_mels, self.mel.hop_length)
+        wrong += unfit_parts(self.discriminator, self.adversarial_loss.sees_features)
         if self.mel_loss and self.mel_loss.sample_rate != self.mel.sample_rate:
             wrong.append(
                 f"mel_loss.sample_rate is {self.mel_loss.sample_rate} but mel.sample_rate is {self.mel.sample_rate}: "
                 "make them equal"
             )
-        if self.adversarial_loss.sees_features:
-            wrong += _without_features(self.discriminator)
         if wrong:
             raise ValueError("; ".join(wrong))
 
@@ -248,9 +247,7 @@ class UnivNet(GANModule):
         theirs, parts = checkpoint.get("univnet", {}), {"generator": self.generator.config, "mel": self.mel.config}
         kind = generator_name(type(self.generator))
         their_kind = theirs.get("generator_class", kind)  # older checkpoints do not say
-        differ = [f"the generator is of class {their_kind!r} in the checkpoint and {kind!r} here"] * (
-            kind != their_kind
-        )
+        differ = [f"the generator's class is {their_kind!r} in the checkpoint and {kind!r} here"] * (kind != their_kind)
         differ += [
             f"{part}.{key} is {theirs[part].get(key)!r} in the checkpoint and {value!r} here"
             for part, ours in parts.items()
@@ -275,32 +272,3 @@ def _default_optimizer(parameters: Iterable[Tensor]) -> Optimizer:
     parameters = list(parameters)
     fused = all(p.device.type in FUSED for p in parameters)
     return torch.optim.AdamW(parameters, betas=(0.5, 0.9), fused=fused or None)
-
-
-def _misfits(generator: BaseGenerator, mel: LogMelSpectrogram) -> list[str]:
-    missing = [name for name in get_annotations(BaseGenerator) if not hasattr(generator, name)]
-    if missing:
-        return [f"{type(generator).__name__} must set {' and '.join(missing)}: see univnet.models.BaseGenerator"]
-    wrong = []
-    if generator.hop_length != mel.hop_length:
-        strides = generator.config.get("strides")
-        hop = f"the product of generator.strides {'·'.join(map(str, strides))}" if strides else "generator.hop_length"
-        wrong.append(f"mel.hop_length is {mel.hop_length} but {hop} is {generator.hop_length}: make them equal")
-    if generator.n_mels != mel.n_mels:
-        wrong.append(f"generator.n_mels is {generator.n_mels} but mel.n_mels is {mel.n_mels}: make them equal")
-    return wrong
-
-
-def _not_run(discriminator: BaseDiscriminator) -> list[str]:
-    """Name a class that overrides ``forward``, which training does not run, below the class that says its parts."""
-    kind = type(discriminator)
-    where = {name: next((c for c in kind.__mro__ if name in vars(c)), object) for name in ("forward", "parts")}
-    if issubclass(where["parts"], where["forward"]):
-        return []
-    return [f"{kind.__name__} defines forward() without parts(), which is what training runs: define both"]
-
-
-def _without_features(discriminator: BaseDiscriminator) -> list[str]:
-    parts: Mapping[str, Any] = getattr(discriminator, "parts", dict)()
-    wrong = [name for name, part in parts.items() if "with_features" not in signature(part.forward).parameters]
-    return [f"the loss sees features, but {', '.join(wrong)} of the discriminator cannot return any"] * bool(wrong)

@@ -111,7 +111,9 @@ def test_a_checkpoint_of_another_class_is_refused(batches: list[Any], tmp_path: 
     path, module = tmp_path / "other.ckpt", upsampling()
     fit(module, batches, max_epochs=1).save_checkpoint(path)
     module.generator = Quieter()
-    with pytest.raises(ValueError, match=r"class 'Upsampler' in the checkpoint and '.*test_base\..*Quieter' here; use"):
+    with pytest.raises(
+        ValueError, match=r"class is 'Upsampler' in the checkpoint and '.*test_base\..*Quieter' here; use"
+    ):
         module.on_load_checkpoint(read_checkpoint(path))
 
 

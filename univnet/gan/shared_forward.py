@@ -31,12 +31,13 @@ class SharedForward:
     without gradient to record.
 
     Args:
-        of_generator: ``of the fakes -> {"loss": scalar, …}`` of one part; other terms are for logging.
-        of_discriminator: ``(of the reals, of the fakes) -> {"loss": scalar, …}``.
-        generator_sees_real: Call ``of_generator(of the fakes, of the reals)`` instead, the latter without gradient:
-            for feature matching and relativistic losses. The reals' forward pass then comes first.
-        judge: Runs a part: ``(part, audio) -> `` what both losses get of that audio, a tensor or any nest of tensors.
-            By default ``part(audio)``.
+        of_generator: ``fake -> {"loss": scalar, …}`` of one part, where ``fake`` is what ``judge`` returns for the
+            fakes: by default the part's scores. Other terms are for logging.
+        of_discriminator: ``(real, fake) -> {"loss": scalar, …}``, of what ``judge`` returns for both.
+        generator_sees_real: Call ``of_generator(fake, real)`` instead, ``real`` without gradient: for feature matching
+            and relativistic losses. The reals' forward pass then comes first.
+        judge: ``(part, audio) ->`` a tensor, or a list, tuple or dict of tensors: it runs a part. By default
+            ``part(audio)``.
     """
 
     def __init__(
