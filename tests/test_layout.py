@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[1]
 ALLOWED = {
     "gan": {"torch", "lightning", "lightning_utilities", "numpy", "matplotlib", "univnet.common"},
     "models": {"torch"},
-    "losses": {"torch"},
+    "losses": {"torch", "univnet.audio", "univnet.common"},
+    "callbacks": {"torch", "lightning", "numpy", "matplotlib", "univnet.audio"},
     "audio": {"torch", "torchaudio", "numpy", "soundfile", "matplotlib"},
     "data": {"torch", "lightning", "numpy", "soundfile", "univnet.audio"},
     "vocoder": {"torch", "univnet.audio", "univnet.gan", "univnet.models"},
