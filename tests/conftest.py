@@ -9,7 +9,10 @@ from unittest import mock
 import numpy as np
 import pytest
 import soundfile as sf
+import torch
+from support.small import MEL
 
+from univnet import LogMelSpectrogram
 from univnet.runtime import keep_freed_memory
 
 # A shell starts background jobs with Ctrl-C ignored, and children inherit that: the tests of it would wait for ever.
@@ -34,6 +37,13 @@ def demo() -> Path:
 def speech(demo: Path) -> np.ndarray:
     """One real utterance, float32 at 16 kHz."""
     return sf.read(sorted(demo.glob("*.flac"))[0], dtype="float32")[0]
+
+
+@pytest.fixture
+def batches(speech: np.ndarray) -> list[dict[str, torch.Tensor]]:
+    """Four micro-batches of two consecutive pieces of real speech, for ``small_univnet``."""
+    audio = torch.from_numpy(speech[8000 : 8000 + 8 * 2048]).reshape(4, 2, 1, 2048)
+    return [{"audio": pieces, "mel": LogMelSpectrogram(**MEL)(pieces)} for pieces in audio]
 
 
 @pytest.fixture
