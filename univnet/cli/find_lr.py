@@ -16,7 +16,7 @@ from univnet.cli.training import told_plainly
 from univnet.cli.tuning import TuningCLI
 from univnet.gan import Collapse, LRGrid, LRRangeTest, Tuner
 from univnet.gan.tuner.lr_curve import DEFAULT_METHOD, Method
-from univnet.gan.tuner.lr_rules import Mode
+from univnet.gan.tuner.lr_range_test import Mode
 from univnet.gan.tuner.tuner import Optimizer
 
 NAME = "lr_find"

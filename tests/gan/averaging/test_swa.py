@@ -92,7 +92,7 @@ def test_only_the_players_schedulers_are_held(tmp_path: Path) -> None:
     assert (ours.last_epoch, theirs.last_epoch) == (20, 60)
     assert [rate for rate, _ in watch.rates[20:]] == pytest.approx([1e-2 * 0.9**20] * 10 + [1e-4] * 30)
     assert watch.rates[59][1] == pytest.approx(2e-2 * 0.9**59)
-    assert gan._schedules.held == set()
+    assert gan.schedules.held == set()
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
 
-from univnet.gan.tuner.memory import descendants, private, usage
-from univnet.gan.tuner.out_of_memory import is_out_of_memory, reason
+from univnet.gan.tuner.memory import descendants, is_out_of_memory, private, reason, usage
 
 _POLL = 0.01  # seconds between two looks at the child
 _POLL_WORKERS = 0.1  # and at its loader workers, which is dearer

@@ -15,9 +15,8 @@ from univnet.gan.tuner.batch_size import Plan, find_batch_size
 from univnet.gan.tuner.batch_size_result import BatchSizeSearch
 from univnet.gan.tuner.lr_curve import DEFAULT_METHOD, METHODS, Method
 from univnet.gan.tuner.lr_grid import LRGrid, run_grid
-from univnet.gan.tuner.lr_range_test import RestingError, Sweep, range_test
+from univnet.gan.tuner.lr_range_test import Collapse, Mode, RestingError, Sweep, range_test, sweep_rates
 from univnet.gan.tuner.lr_result import LRRangeTest
-from univnet.gan.tuner.lr_rules import Collapse, Mode, sweep_rates
 
 Optimizer = Literal["generator", "discriminator", "joint", "both", "grid"]
 _PLAYERS = ("generator", "discriminator")

@@ -10,7 +10,7 @@ from support.toy import ToyGAN, quiet_trainer, toy_loader
 from torch import Tensor, nn
 
 from univnet.gan import Collapse, GANModule, Tuner
-from univnet.gan.tuner.lr_rules import diverges
+from univnet.gan.tuner.lr_range_test import diverges
 
 
 class Quadratic(GANModule):
