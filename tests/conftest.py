@@ -12,17 +12,25 @@ import soundfile as sf
 import torch
 from support.small import MEL
 
+import univnet
 from univnet import LogMelSpectrogram
 from univnet.runtime import keep_freed_memory
 
 # A shell starts background jobs with Ctrl-C ignored, and children inherit that: the tests of it would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# What tests start imports the package that they import, and tests/support, whatever is installed besides. For the
+# whole session: fixtures of a wider scope start programs, too, and so do workers of pytest-xdist.
+HERE = [str(Path(univnet.__file__).parents[1]), str(Path(__file__).parent)]
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    dict.fromkeys([*HERE, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
+)
+
 
 @pytest.fixture(autouse=True)
 def environment() -> Iterator[None]:
     """Keep what a test does to the environment, such as Lightning's variables for distributed runs, from the next."""
-    with mock.patch.dict(os.environ, PYTHONPATH=str(Path(__file__).parent)):  # for the programs in tests/support
+    with mock.patch.dict(os.environ):
         yield
     keep_freed_memory(False)  # what training's verbs keep would hide later tests' peaks of memory
 

@@ -1,13 +1,18 @@
 """What is imported is declared, what is declared is imported, and both files of constraints fit the declarations."""
 
 import re
+import subprocess
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
+from pathlib import Path
 
 import pytest
+import support
 from support import ROOT
 from support.source import imports
+
+import univnet
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Declared although nothing here imports them.
@@ -90,3 +95,11 @@ def test_constraints_are_within_bounds(extra: str) -> None:
     for name, (least, limit) in DECLARED[extra].items():
         assert number(least) <= number(newest[name]) < number(limit), name
         assert number(least) == number(lowest[name]), name
+
+
+def test_programs_that_tests_start_import_the_same_package(tmp_path: Path) -> None:
+    code = "import support, univnet; print(univnet.__file__, support.__file__)"
+    said = subprocess.check_output([sys.executable, "-c", code], text=True, cwd=tmp_path)
+    assert said.split() == [univnet.__file__, support.__file__] == [
+        str(ROOT / name / "__init__.py") for name in ("univnet", "tests/support")
+    ]  # fmt: skip

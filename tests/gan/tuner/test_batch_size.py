@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -196,7 +197,7 @@ def interrupt(seconds: float) -> None:
 
 @pytest.mark.parametrize("how", ["found", "error", "interrupt"])
 @pytest.mark.usefixtures("where")
-def test_nothing_but_the_size_changes(how: str, tmp_path: Path) -> None:
+def test_nothing_but_the_size_changes(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     logger = CSVLogger(tmp_path / "logs")
     averages = [ExponentialMovingAverage(0.9)]
     trainer = quiet_trainer(tmp_path, logger=logger, callbacks=averages, max_epochs=2, limit_train_batches=5)
@@ -205,7 +206,11 @@ def test_nothing_but_the_size_changes(how: str, tmp_path: Path) -> None:
     gan.wait = 0.0
     trainer.fit(gan)
     gan.generator[0].weight.grad = torch.ones_like(gan.generator[0].weight)
-    temporary = set(Path(os.environ.get("TMPDIR", "/tmp")).glob("univnet-*"))
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))  # /tmp is everybody's
+    processes = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")  # others' may be left of earlier tests
+    children = processes.read_text()
     before = state_of(trainer, gan, folder=tmp_path)
     if how == "found":
         assert Tuner(trainer).scale_batch_size(gan, mode="binsearch", margin=0.0) == 5 == gan.hparams["batch_size"]
@@ -220,5 +225,5 @@ def test_nothing_but_the_size_changes(how: str, tmp_path: Path) -> None:
             Tuner(trainer).scale_batch_size(gan)
         gan.wait = 0.0
     assert_same(before, state_of(trainer, gan, folder=tmp_path))
-    assert set(Path(os.environ.get("TMPDIR", "/tmp")).glob("univnet-*")) <= temporary
-    assert not Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text()
+    assert not list(temporary.iterdir())
+    assert processes.read_text() == children
