@@ -13,7 +13,8 @@ from torch import Tensor
 
 from univnet import UnivNet
 from univnet.benchmarks import plain
-from univnet.cli.training import TrainingCLI, told_plainly
+from univnet.cli.messages import plain_messages
+from univnet.cli.training import TrainingCLI
 from univnet.losses import adversarial_loss, least_squares_of_discriminator, least_squares_of_generator
 from univnet.module import Batch
 
@@ -63,7 +64,7 @@ def main() -> None:
     """Print a row a run."""
     for seed in map(int, sys.argv[1:] or ("1", "2", "3")):
         for arm in ARMS:
-            with told_plainly():
+            with plain_messages():
                 found = metrics(arm, seed)
             print(f"| {arm} | {seed} | {found['stft']:.4f} | {found['mel']:.4f} |", flush=True)
 

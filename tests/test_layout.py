@@ -4,7 +4,6 @@ import ast
 import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Any
 
 import pytest
 from lightning.pytorch.cli import LightningCLI
@@ -135,21 +134,13 @@ def test_every_folder_can_be_seen_at_a_glance(folder: Path) -> None:
     assert len(list((ROOT / folder).glob("*.py"))) <= (6 if folder == Path("univnet") else 13)
 
 
-def home(verb: Any) -> str:
-    """Return the module of a verb, which the table names, or the function in the table imports."""
-    named = getattr(verb, "module", None)
-    if named is None:
-        [named, *_] = [name for name in verb.run.__code__.co_names if name.startswith("univnet.cli.")]
-    return named if named.startswith("univnet.") else f"univnet.cli.{named}"
-
-
 def runs(module: str) -> bool:
     body = ast.parse(MODULES[module].read_text()).body
     return any(isinstance(node, ast.FunctionDef) and node.name == "run" for node in body)
 
 
 def test_a_verb_is_a_module_with_run() -> None:
-    homes = {home(verb) for verb in VERBS.values()}
+    homes = {f"univnet.cli.{verb.module}" for verb in VERBS.values()}
     assert homes == {module for module in MODULES if part_of(module) == "cli" and runs(module)}
 
 

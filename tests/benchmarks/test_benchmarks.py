@@ -12,7 +12,8 @@ from support.small import small_univnet
 
 from univnet import UnivNet
 from univnet.benchmarks import contests, measure, plain
-from univnet.cli.benchmark import WITHOUT_TRANSFORMERS, run
+from univnet.benchmarks.comparison import WITHOUT_TRANSFORMERS
+from univnet.cli.benchmark import run
 from univnet.cli.messages import UsageError
 from univnet.models import lvc
 

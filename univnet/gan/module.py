@@ -173,6 +173,7 @@ class GANModule(LightningModule):
                 logger.save()
             for player in self.updates.values():
                 player.logged()
+                player.check_weights()
 
     def _set_axis(self) -> None:
         set_logging_step(self.trainer, self.global_step)
@@ -228,6 +229,8 @@ class GANModule(LightningModule):
             if hasattr(callback, "on_save_weights"):
                 callback.on_save_weights(trainer, self, checkpoint)
         if all(player.optimizer for player in self.updates.values()):
+            for player in self.updates.values():
+                player.check_weights()  # or a good checkpoint would be written over
             checkpoint["gan"] = capture(self.trainer, self.updates, self.schedules, self._progress)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
