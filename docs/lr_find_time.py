@@ -7,7 +7,8 @@ import copy
 import statistics
 import time
 
-from univnet.cli.training import TrainingCLI, told_plainly
+from univnet.cli.messages import plain_messages
+from univnet.cli.training import TrainingCLI
 from univnet.gan import Tuner
 
 OPTIONS = ["--config", "configs/demo.yaml", "--model.discriminator_start", "0", "--data.batch_size", "4"]
@@ -32,7 +33,7 @@ def turn() -> tuple[float, float]:
 def main() -> None:
     """Take turns."""
     ratios = []
-    with told_plainly():
+    with plain_messages():
         for number in range(4):
             test, training = turn()
             print(f"turn {number}: test {test:.1f} s, training {training:.1f} s, ratio {test / training:.3f}")

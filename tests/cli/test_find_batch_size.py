@@ -8,8 +8,7 @@ import yaml
 from support.small import write_config
 
 from univnet.cli import main
-from univnet.cli.find_batch_size import byte_count
-from univnet.cli.messages import UsageError
+from univnet.gan import BatchSizeSearch, Tuner
 from univnet.gan.tuner import forked
 
 
@@ -67,11 +66,28 @@ def test_nothing_fits(config: Path, capsys: pytest.CaptureFixture[str], monkeypa
     assert "even batch_size=1 does not fit into memory: no room" in capsys.readouterr().err
 
 
-def test_byte_counts() -> None:
-    texts = {"3GiB": 3 * 2**30, "500MB": 5 * 10**8, "1.5 kB": 1500, "2k": 2000, "7": 7, "1 TiB": 2**40, "64mib": 2**26}
-    assert {text: byte_count(text) for text in texts} == texts
-    assert byte_count(12) == 12
-    assert byte_count(None) is None
-    for wrong in ("GiB", "3 GiBs", "", "1.2.3GB", "-4"):
-        with pytest.raises(UsageError, match="expected a number of bytes"):
-            byte_count(wrong)
+def test_every_option_out_of_range_is_named(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--init_val", "0", "--margin", "1", "--memory-budget", "lots", "--target-batch", "0"]
+    with pytest.raises(SystemExit) as ended:
+        main(["find-batch-size", "--config", str(config), *options])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    for name in ("`init_val` should be at least 1", "`margin` should", "`memory_budget` is lots", "`target_batch`"):
+        assert name in error
+
+
+def test_a_file_that_appears_during_the_search_is_not_written_over(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = config.parent / "mine.yaml"
+
+    def meanwhile(self: Tuner, *_: object, **__: object) -> int:
+        mine.write_text("another's")
+        self.batch_size_search = BatchSizeSearch(2, 2, "power", 0.0, ())
+        return 2
+
+    monkeypatch.setattr(Tuner, "scale_batch_size", meanwhile)
+    with pytest.raises(SystemExit):
+        main(["find-batch-size", "--config", str(config), "--write", str(mine)])
+    assert "there is such a file; give another name" in capsys.readouterr().err
+    assert mine.read_text() == "another's"

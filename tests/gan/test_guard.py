@@ -1,11 +1,13 @@
 """Clipping, mixed precision, and the guard against NaN and infinity."""
 
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.precision import MixedPrecision
 from support.toy import ToyGAN, by_hand, quiet_trainer, toy_loader, weights
 from torch.nn.utils import clip_grad_norm_, get_total_norm
@@ -234,3 +236,41 @@ class ReturnsWrong(ToyGAN):
 def test_a_dict_without_loss_is_refused_by_name(tmp_path: Any) -> None:
     with pytest.raises(ValueError, match=r"generator_loss returned \['adversarial'\].*named 'loss'"):
         quiet_trainer(tmp_path).fit(ReturnsWrong(), toy_loader())
+
+
+@pytest.mark.parametrize(
+    ("rate", "dtype"),
+    [(float("inf"), torch.float64), (float("nan"), torch.float64), (1e300, torch.float64), (1e30, torch.float32)],
+)
+@pytest.mark.parametrize("player", ["generator", "discriminator"])
+def test_weights_that_an_update_made_infinite_stop_training_and_reach_no_checkpoint(
+    player: str, rate: float, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    class Explodes(ToyGAN):
+        def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+            if batch_idx == 2:
+                self.updates[player].optimizer.param_groups[0]["lr"] = rate
+
+    gan, good = Explodes(optimizer="sgd", dtype=dtype), tmp_path / "last.ckpt"
+
+    class Saves(Callback):
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            trainer.save_checkpoint(good)
+
+    trainer = quiet_trainer(tmp_path, callbacks=[Saves()])
+    message = rf"{player}: its weights are NaN, infinite .* after update \d+.*learning rate"
+    with pytest.raises(NonFiniteError, match=message):
+        trainer.fit(gan, toy_loader(dtype=dtype))
+    assert all(value.isfinite().all() for value in torch.load(good, weights_only=True)["state_dict"].values())
+
+
+def test_weights_that_explode_are_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Explodes(ToyGAN):
+        def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+            self.updates["generator"].optimizer.param_groups[0]["lr"] = 1e6
+
+    trainer = quiet_trainer(tmp_path, log_every_n_steps=1, max_steps=3)
+    trainer.fit(Explodes(optimizer="sgd"), toy_loader())
+    said = [text for text in caplog.messages if "weights have grown" in text]
+    assert len(said) == 1
+    assert said[0].startswith("generator: its weights have grown")

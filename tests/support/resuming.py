@@ -29,7 +29,10 @@ class MemoryLogger(Logger):
 
 
 class SaveEverywhere(Callback):
-    """Writes a checkpoint after every micro-batch and every validation, and notes the rows logged by then."""
+    """Writes a checkpoint after every micro-batch, around every validation and at every epoch's end.
+
+    Notes the rows logged by then.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.rows = folder, dict[str, int]()
@@ -41,8 +44,14 @@ class SaveEverywhere(Callback):
     def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
         self.save(trainer, f"batch{trainer.fit_loop.total_batch_idx}")
 
+    def on_validation_start(self, trainer: Any, *args: Any) -> None:
+        self.save(trainer, f"validating{trainer.fit_loop.total_batch_idx}")
+
     def on_validation_end(self, trainer: Any, *args: Any) -> None:
         self.save(trainer, f"validation{trainer.fit_loop.total_batch_idx}")
+
+    def on_train_epoch_end(self, trainer: Any, *args: Any) -> None:
+        self.save(trainer, f"epoch{trainer.current_epoch}")
 
 
 def schedulers(generator: Any, discriminator: Any) -> Any:
@@ -85,8 +94,13 @@ def trained(
     validated: bool = False,
     checkpoint: Path | None = None,
     save: bool = False,
+    max_steps: int = -1,
+    val_check_interval: int = 5,
 ) -> Any:
-    """Train two epochs of ten micro-batches; return the final checkpoint, all rows logged, and the saver."""
+    """Train two epochs of ten micro-batches, or as many updates as said.
+
+    Return the final checkpoint, all rows logged, and the saver.
+    """
     torch.manual_seed(5)
     saver, logger = SaveEverywhere(folder), MemoryLogger()
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12, growth_interval=2)
@@ -96,7 +110,8 @@ def trained(
         logger=logger,
         log_every_n_steps=1,
         num_sanity_val_steps=0,
-        val_check_interval=5,
+        val_check_interval=val_check_interval,
+        max_steps=max_steps,
         callbacks=[saver] if save else [],
         plugins=MixedPrecision("16-mixed", "cpu", scaler) if fp16 else None,
     )

@@ -29,7 +29,7 @@ def state_of(trainer: L.Trainer, model: GANModule, *loaders: DataLoader, folder:
         "module": sorted(vars(model)),
         "optimizers": [optimizer.state_dict() for optimizer in trainer.optimizers],
         "schedulers": [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs],
-        "held": set(model._schedules.held),
+        "held": set(model.schedules.held),
         "scaler": plugin.scaler.state_dict() if getattr(plugin, "scaler", None) else None,
         "callbacks": [callback.state_dict() for callback in trainer.callbacks],
         "averages": [getattr(callback, "_average", None) for callback in trainer.callbacks],

@@ -1,73 +1,44 @@
-"""One entry for every verb: ``univnet VERB`` (or ``scripts/VERB.py``)."""
+"""One entry for every verb: ``univnet VERB`` (or ``scripts/VERB.py``).
+
+A verb is a module of this package with a function ``run(argv)``, and a line in :data:`VERBS`.
+"""
 
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import import_module
 from typing import NamedTuple
 
-from univnet.cli.messages import UsageError, complain
+from univnet.cli.messages import UsageError, exit_with_error, plain_messages
 
 
 class Verb(NamedTuple):
-    """What the command line can do: ``run`` takes the arguments after the verb."""
+    """What the command line can do.
 
-    run: Callable[[Sequence[str]], None]
+    Attributes:
+        module: the module of this package whose ``run`` takes the arguments; imported when the verb is asked for.
+        summary: what the verb does, on the line that ``univnet --help`` has for it.
+        leading: arguments that ``run`` is given before the user's.
+    """
+
+    module: str
     summary: str
+    leading: tuple[str, ...] = ()
 
-
-def _fit(argv: Sequence[str]) -> None:
-    from univnet.cli.training import run
-
-    run("fit", argv)
-
-
-def _validate(argv: Sequence[str]) -> None:
-    from univnet.cli.training import run
-
-    run("validate", argv)
-
-
-def _find_lr(argv: Sequence[str]) -> None:
-    from univnet.cli.find_lr import run
-
-    run(argv)
-
-
-def _synthesize(argv: Sequence[str]) -> None:
-    from univnet.cli.synthesize import run
-
-    run(argv)
-
-
-def _find_batch_size(argv: Sequence[str]) -> None:
-    from univnet.cli.find_batch_size import run
-
-    run(argv)
-
-
-def _demo(argv: Sequence[str]) -> None:
-    from univnet.cli.demo import run
-    from univnet.cli.training import told_plainly
-
-    with told_plainly():
-        run(argv)
-
-
-def _benchmark(argv: Sequence[str]) -> None:
-    from univnet.cli.benchmark import run
-
-    run(argv)
+    def run(self, argv: Sequence[str]) -> None:
+        """Run the verb with the arguments that follow it."""
+        import_module(f"{__name__}.{self.module}").run([*self.leading, *argv])
 
 
 VERBS = {
-    "fit": Verb(_fit, "train, or go on training (--ckpt_path last)"),
-    "validate": Verb(_validate, "measure a checkpoint (--ckpt_path FILE)"),
-    "find-lr": Verb(_find_lr, "find learning rates for both players"),
-    "find-batch-size": Verb(_find_batch_size, "find the batch size that fits into memory, or trains fastest"),
-    "synthesize": Verb(_synthesize, "make audio from recordings or mel-spectrograms"),
-    "benchmark": Verb(_benchmark, "measure training, inference, the LVC or the loader against plain peers"),
-    "demo": Verb(_demo, "train a small vocoder on the speech in data/demo and let it speak"),
+    "fit": Verb("training", "train, or go on training (--ckpt_path last)", ("fit",)),
+    "validate": Verb("training", "measure a checkpoint (--ckpt_path FILE)", ("validate",)),
+    "find-lr": Verb("find_lr", "find learning rates for both players"),
+    "find-batch-size": Verb("find_batch_size", "find the batch size that fits into memory, or trains fastest"),
+    "synthesize": Verb("synthesize", "make audio from recordings or mel-spectrograms"),
+    "benchmark": Verb("benchmark", "measure training, inference, the LVC or the loader against plain peers"),
+    "demo": Verb("demo", "train a small vocoder on the speech in data/demo and let it speak"),
 }
 
 
@@ -83,17 +54,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         if verb not in VERBS:
             raise UsageError(f"there is no verb {verb!r}; give one of {', '.join(VERBS)}")
-        VERBS[verb].run(rest)
+        with plain_messages():
+            VERBS[verb].run(rest)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)  # as a shell would have it
     except (UsageError, ValueError, OSError) as error:  # anything else is our mistake and keeps its traceback
         if os.environ.get("UNIVNET_TRACEBACK"):
             raise
-        complain(error)
+        exit_with_error(error)
 
 
 def usage() -> str:
-    """Return the verbs, a line each."""
+    """Return the verbs, one per line."""
     width = max(map(len, VERBS))
     verbs = [f"  {name:{width}}  {verb.summary}" for name, verb in VERBS.items()]
     return "\n".join(["usage: univnet VERB …; see univnet VERB --help", "", *verbs])

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from univnet.cli.synthesize import synthesize
-from univnet.cli.training import TrainingCLI, told_plainly
+from univnet.cli.training import TrainingCLI
 from univnet.vocoder import Vocoder
 
 CONFIG = "configs/demo.yaml"
@@ -22,15 +22,14 @@ def run(argv: Sequence[str]) -> None:
         return
     if not Path(CONFIG).is_file():
         raise FileNotFoundError(f"the demo needs {CONFIG} and data/demo: run it in the repository's folder")
-    with told_plainly():
-        cli = TrainingCLI(args=["--config", CONFIG, *argv], run=False)
-        trainer, model, data = cli.trainer, cli.model, cli.datamodule
-        folder = Path(trainer.log_dir or ".")
-        [before] = trainer.validate(model, data, verbose=False)
-        trainer.fit(model, data)
-        best, last = (folder / "checkpoints" / name for name in ("best.ckpt", "last.ckpt"))
-        checkpoint = best if best.exists() else last  # a run cut short may not have validated
-        [after] = trainer.validate(model, data, verbose=False, ckpt_path=checkpoint, weights_only=True)
+    cli = TrainingCLI(args=["--config", CONFIG, *argv], run=False)
+    trainer, model, data = cli.trainer, cli.model, cli.datamodule
+    folder = Path(trainer.log_dir or ".")
+    [before] = trainer.validate(model, data, verbose=False)
+    trainer.fit(model, data)
+    best, last = (folder / "checkpoints" / name for name in ("best.ckpt", "last.ckpt"))
+    checkpoint = best if best.exists() else last  # a run cut short may not have validated
+    [after] = trainer.validate(model, data, verbose=False, ckpt_path=checkpoint, weights_only=True)
 
     vocoder = Vocoder.from_checkpoint(checkpoint)
     kept_apart = [file.path for file in data.validation_dataset.files]

@@ -3,7 +3,7 @@
 import csv
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,63 +11,43 @@ import yaml
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from univnet.cli.messages import UsageError
-from univnet.cli.training import told_plainly
-from univnet.cli.tuning import TuningCLI
-from univnet.gan import Collapse, LRGrid, LRRangeTest, Tuner
-from univnet.gan.tuner.lr_curve import DEFAULT_METHOD, Method
-from univnet.gan.tuner.lr_rules import Mode
-from univnet.gan.tuner.tuner import Optimizer
+from univnet.cli.tuning import TuningCLI, arguments_of
+from univnet.common.files import write_text, written_whole
+from univnet.common.mistakes import Mistakes
+from univnet.gan import LRGrid, LRRangeTest
+from univnet.gan.tuner.tuner import LRFindOptions, Optimizer, Tuner
 
 NAME = "lr_find"
 
 
-@dataclass
-class Options:
-    """Learning-rate range test.
+@dataclass(frozen=True)
+class Options(LRFindOptions):
+    """Learning-rate range test; besides these options, everything that ``fit`` takes.
 
     Args:
-        optimizer: whose rate is swept: "both" one after the other, the second at the rate just found; "joint" together
-            at a fixed ratio; "grid" every pair of a few rates.
-        min_lr: the first learning rate.
-        max_lr: the last.
-        num_training: updates of the swept player, one at each rate; of every pair in a grid.
-        mode: steps between the rates.
-        early_stop_threshold: end where the smoothed loss is this many times the best; null: do not.
-        monitor: the logged term to watch, such as generator/adversarial, in place of that player's usual one
-            (generator/stft or discriminator/loss).
-        ratio: the discriminator's rate over the generator's, for "joint"; null: as configured.
-        repeats: tests from the same weights with other random numbers, of which the curve is the mean.
-        smoothing: weight of a neighbour in the smoothed curve, for each point that it is away; 0 to below 1.
-        validation_batches: watch the loss on so many validation utterances instead of training's.
-        collapse: when the discriminator's test ends because it has won.
-        suggest: how the rates are read off the curves.
-        grid_size: rates of each player, for "grid".
         ckpt_path: a checkpoint to start from, or "last".
         cyclical: find rates to cycle between, too (Smith 2017, section 3.3).
-        cyclical_updates: updates from the lowest rate to the highest; null: those of four epochs, or, if that is less,
-            of a sixth of max_steps.
-        write: a YAML file to write, the configuration with the rates found.
+        cyclical_updates: updates from the lowest rate to the highest; default: those of four epochs, or, if that is
+            less, of a sixth of max_steps.
+        write: a new file for the configuration with the rates found, for `fit --config`.
     """
 
     optimizer: Optimizer = "both"
     min_lr: float = 1e-7
-    max_lr: float = 1.0
-    num_training: int = 100
-    mode: Mode = "exponential"
-    early_stop_threshold: float | None = 4.0
-    monitor: str | None = None
-    ratio: float | None = None
-    repeats: int = 1
-    smoothing: float = 0.8
-    validation_batches: int = 0
-    collapse: Collapse = field(default_factory=Collapse)
-    suggest: Method = DEFAULT_METHOD
-    grid_size: int = 5
     ckpt_path: str | None = None
     cyclical: bool = False
     cyclical_updates: int | None = None
     write: str | None = None
+
+    def collect_mistakes(self, mistakes: Mistakes) -> None:
+        """Note every option that is out of range, or does not go with another."""
+        super().collect_mistakes(mistakes)
+        mistakes.unless(
+            not self.cyclical or self.optimizer not in ("joint", "grid"),
+            f"--cyclical needs a curve for each player: give --optimizer both, not {self.optimizer}",
+        )
+        updates = self.cyclical_updates
+        mistakes.unless(updates is None or updates >= 1, f"cyclical_updates must be at least 1, got {updates!r}")
 
 
 def run(argv: Sequence[str]) -> None:
@@ -76,18 +56,15 @@ def run(argv: Sequence[str]) -> None:
     Raises:
         UsageError: what the user can mend, in a sentence.
     """
-    with told_plainly():
-        cli = TuningCLI("find-lr", Options, argv)
-        options = cli.options
-        if options.cyclical and options.optimizer in ("joint", "grid"):
-            raise UsageError(
-                f"--cyclical needs a curve for each player: give --optimizer both, not {options.optimizer}"
-            )
-        own = {"ckpt_path", "cyclical", "cyclical_updates", "write"}
-        arguments = {key: value for key, value in vars(options).items() if key not in own}
-        found = Tuner(cli.trainer).lr_find(
-            cli.model, datamodule=cli.datamodule, ckpt_path=options.ckpt_path, update_attr=False, **arguments
-        )
+    cli = TuningCLI("find-lr", Options, argv)
+    options = cli.options
+    found = Tuner(cli.trainer).lr_find(
+        cli.model,
+        datamodule=cli.datamodule,
+        ckpt_path=options.ckpt_path,
+        update_attr=False,
+        **arguments_of(options, LRFindOptions),
+    )
     if found is None:
         return
     changes = {
@@ -99,8 +76,8 @@ def run(argv: Sequence[str]) -> None:
         assert isinstance(found, LRRangeTest)
         changes |= _schedules(cli, found, options)
     folder = cli.folder  # asked for on every rank
-    _keep(cli, found, changes, folder)
-    _tell(cli, found, changes, folder)
+    _save(cli, found, changes, folder)
+    _print_findings(cli, found, changes, folder)
     if options.write and changes:
         cli.write_config(options.write, changes)
 
@@ -127,15 +104,15 @@ def _four_epochs(cli: TuningCLI, player: str) -> int:
 
 
 @rank_zero_only
-def _keep(cli: TuningCLI, found: LRRangeTest | LRGrid, changes: dict[str, Any], folder: Path) -> None:
+def _save(cli: TuningCLI, found: LRRangeTest | LRGrid, changes: dict[str, Any], folder: Path) -> None:
     """Write the findings into the run's folder, as JSON, CSV and a picture, and the picture into TensorBoard."""
-    folder.mkdir(parents=True, exist_ok=True)
     record = {"options": asdict(cli.options), "found": changes, **found.as_dict()}
-    (folder / f"{NAME}.json").write_text(json.dumps(record, indent=1) + "\n")
-    with (folder / f"{NAME}.csv").open("w", newline="") as file:
+    write_text(folder / f"{NAME}.json", json.dumps(record, indent=1) + "\n")
+    with written_whole(folder / f"{NAME}.csv") as partial, partial.open("w", newline="") as file:
         csv.writer(file).writerows(found.rows())
     figure = found.plot(suggest=True)
-    figure.savefig(folder / f"{NAME}.png", dpi=150)
+    with written_whole(folder / f"{NAME}.png") as partial:
+        figure.savefig(partial, format="png", dpi=150)
     for logger in cli.trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_figure(NAME, figure)
@@ -143,7 +120,7 @@ def _keep(cli: TuningCLI, found: LRRangeTest | LRGrid, changes: dict[str, Any], 
 
 
 @rank_zero_only
-def _tell(cli: TuningCLI, found: LRRangeTest | LRGrid, changes: dict[str, Any], folder: Path) -> None:
+def _print_findings(cli: TuningCLI, found: LRRangeTest | LRGrid, changes: dict[str, Any], folder: Path) -> None:
     if isinstance(found, LRRangeTest):
         for player, curve in found.curves.items():
             ended = f"; the test ended early: {curve.ended}" if curve.ended else ""

@@ -1,26 +1,105 @@
-"""How a mistake of the user's is told: in one line, without a traceback."""
+"""What the command line says: mistakes and warnings in one line each, without a traceback, and nothing of no use."""
 
+import argparse
+import logging
 import os
 import re
 import sys
-from typing import NoReturn
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
 
 EXIT_STATUS = 2
+
+# Patterns of what Lightning and its dependencies say that is of no use here, and why not.
+HIDDEN_MESSAGES = (
+    "LeafSpec",  # torch's and Lightning's own affair
+    "args parameter is intended to run from within Python",  # univnet.cli takes the verb off first
+    "Checkpoint directory .* exists and is not empty",  # a run resumed goes on in its folder
+    "no pre-optimization state was saved",  # the state after the update is the one wanted
+    "smaller than the logging interval",  # that counts micro-batches of an epoch; here updates of the run count
+    "does not have many workers",  # data.num_workers is the user's choice
+    "callbacks used to create the checkpoint need to be provided",  # one's own options have changed since
+    "The dirpath has changed from",  # a new folder has a best checkpoint of its own
+    "Total length of .* across ranks is zero",  # data.validation=0 asks for that
+    "litlogger",  # advertisement
+    "litmodels",
+    "Seed set to",
+    "TPU available",
+)
+_HIDDEN = re.compile("|".join(HIDDEN_MESSAGES), re.DOTALL)
+_LOGGERS = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed")
 
 
 class UsageError(Exception):
     """A mistake in what the user asked for; its message names the mistake and the mend."""
 
 
-def complain(error: BaseException | str) -> NoReturn:
+class VerbParser(argparse.ArgumentParser):
+    """Parses the arguments of a verb that is no Lightning command; its ``prog`` is ``univnet VERB``.
+
+    Raises:
+        UsageError: the arguments do not fit; the message says where to read about them.
+    """
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the mistake, where argparse prints a page of usage and exits."""
+        raise UsageError(f"{message}; see `{self.prog} --help`")
+
+
+@contextmanager
+def plain_messages() -> Iterator[None]:
+    """Leave out messages of no use, and say warnings in one line each.
+
+    Raises:
+        UsageError: for a mistake of the user's that is found while training, by Lightning or by the guard against
+            losses and gradients that are not finite.
+    """
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    usual_format = warnings.formatwarning
+    with warnings.catch_warnings():
+        for text in HIDDEN_MESSAGES:
+            warnings.filterwarnings("ignore", message=f"(?s).*{text}")
+        for logger in loggers:
+            logger.addFilter(_is_of_use)
+        warnings.formatwarning = _format_warning
+        try:
+            yield
+        except (UsageError, ValueError, OSError):  # these are said in one line as they are
+            raise
+        except Exception as error:
+            # Imported only now: some verbs need no Lightning, which takes seconds to load.
+            from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+            from univnet.gan import NonFiniteError
+
+            if isinstance(error, MisconfigurationException | NonFiniteError):
+                raise UsageError(str(error)) from error
+            raise
+        finally:
+            warnings.formatwarning = usual_format
+            for logger in loggers:
+                logger.removeFilter(_is_of_use)
+
+
+def _is_of_use(record: logging.LogRecord) -> bool:
+    return not _HIDDEN.search(record.getMessage())
+
+
+def _format_warning(message: Warning | str, *_: Any, **__: Any) -> str:
+    return f"univnet: warning: {one_line(str(message))}\n"
+
+
+def exit_with_error(error: BaseException | str) -> NoReturn:
     """Print one line on stderr and exit. A rank of a multi-process run other than the first says which it is."""
     rank = os.environ.get("LOCAL_RANK", "0")  # set by Lightning for the processes that it starts
     who = "univnet: error" if rank == "0" else f"univnet: rank {rank}: error"
-    print(f"{who}: {sentence(str(error))}", file=sys.stderr)
+    print(f"{who}: {one_line(str(error))}", file=sys.stderr)
     sys.exit(EXIT_STATUS)
 
 
-def sentence(message: str) -> str:
+def one_line(message: str) -> str:
     """Return ``message`` on one line.
 
     Of one that quotes a loader process's traceback it is what that process said, and of one about a package that is not
@@ -47,4 +126,4 @@ def parsing_mistake(message: str) -> str:
         message = f"{where[0] if where else ''} {what}"
     message = re.sub(key, r"\1:", message)
     message = re.sub(r"<class '(?:[\w.]*\.)?(\w+)'>", r"\1", message).replace("NoneType", "null")
-    return sentence(re.sub(r"Expected an? (\S+?)\.? Got value: ", r"expected \1, got ", message)).rstrip(".")
+    return one_line(re.sub(r"Expected an? (\S+?)\.? Got value: ", r"expected \1, got ", message)).rstrip(".")

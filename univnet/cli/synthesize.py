@@ -1,9 +1,7 @@
 """The ``synthesize`` verb: recordings or mel-spectrograms in, WAV files out."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 import torch
@@ -11,23 +9,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from univnet.audio import audio_length, read_segment, write_audio
-from univnet.cli.messages import UsageError
+from univnet.cli.messages import UsageError, VerbParser
+from univnet.common.files import written_whole
+from univnet.common.mistakes import Mistakes
 from univnet.vocoder import Vocoder
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see `univnet synthesize --help`")
-
-
 def run(argv: Sequence[str]) -> None:
-    """Parse the verb's arguments and write one WAV (and, if asked, one picture) an input.
+    """Parse the verb's arguments and write one WAV (and, if asked, one picture) per input.
 
     Raises:
         UsageError: for arguments that do not fit; before anything is written.
         FileNotFoundError, ValueError: for an input that does not.
     """
-    parser = _Parser(prog="univnet synthesize", description=__doc__)
+    parser = VerbParser(prog="univnet synthesize", description=__doc__)
     parser.add_argument("inputs", nargs="+", type=Path, help="recordings (their mel is taken first) or mels as .npy")
     parser.add_argument("--checkpoint", required=True, type=Path, help="a checkpoint that training wrote")
     parser.add_argument("--output", required=True, type=Path, help="the folder to write to; made where missing")
@@ -69,7 +64,8 @@ def synthesize(vocoder: Vocoder, path: Path, folder: Path, seed: int | None = 0,
 
         generated = vocoder.mel(audio)[0].cpu().numpy()
         figure = mel_picture(mel[0].cpu().numpy(), generated, vocoder.mel.config, title=path.name)
-        figure.savefig(target.with_suffix(".png"), dpi=110)
+        with written_whole(target.with_suffix(".png")) as partial:
+            figure.savefig(partial, format="png", dpi=110)
     return target
 
 
@@ -78,18 +74,18 @@ def _target(path: Path, folder: Path) -> Path:
 
 
 def _check_targets(inputs: Sequence[Path], folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"--output {folder} is a file: name a folder")
+    mistakes = Mistakes("synthesize")
+    mistakes.unless(folder.is_dir() or not folder.exists(), f"--output {folder} is a file: name a folder")
     sources: dict[Path, Path] = {}
     for path in inputs:
-        if not path.is_file():
-            raise UsageError(f"there is no file {path}")
         target = _target(path, folder)
-        if target.resolve() == path.resolve():
-            raise UsageError(f"{path} would be overwritten: give another --output folder")
-        if target in sources:
-            raise UsageError(f"{sources[target]} and {path} would both be written to {target}: run them one by one")
-        sources[target] = path
+        first = sources.setdefault(target, path)
+        mistakes.unless(path.is_file(), f"there is no file {path}")
+        mistakes.unless(
+            target.resolve() != path.resolve(), f"{path} would be overwritten: give another --output folder"
+        )
+        mistakes.unless(first is path, f"{first} and {path} would both be written to {target}: run them one by one")
+    mistakes.raise_all(UsageError)
 
 
 def _read_mel(vocoder: Vocoder, path: Path) -> Tensor:

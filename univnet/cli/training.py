@@ -1,22 +1,20 @@
 """The ``fit`` and ``validate`` verbs: LightningCLI for a UnivNet."""
 
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import lightning
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from univnet.callbacks import AudioThroughput, LastCheckpoint, UpdateProgressBar, ValidationSamples
-from univnet.cli.messages import UsageError, complain, parsing_mistake, sentence
+from univnet.cli.configs import ConfigFile
+from univnet.cli.messages import UsageError, exit_with_error, parsing_mistake
+from univnet.common.mistakes import Mistakes
 from univnet.data import AudioDataModule
-from univnet.gan import NonFiniteError
 from univnet.module import UnivNet
 from univnet.runtime import keep_freed_memory
 from univnet.vocoder import read_checkpoint
@@ -39,32 +37,15 @@ CHECKPOINT_EVERY = {
     "enable_version_counter": False,
     "save_top_k": -1,
 }
-# What Lightning and its dependencies say that is of no use here, and why not.
-CHATTER = (
-    "LeafSpec",  # torch's and Lightning's own affair
-    "args parameter is intended to run from within Python",  # univnet.cli takes the verb off first
-    "Checkpoint directory .* exists and is not empty",  # a run resumed goes on in its folder
-    "no pre-optimization state was saved",  # the state after the update is the one wanted
-    "smaller than the logging interval",  # that counts micro-batches of an epoch; here updates of the run count
-    "does not have many workers",  # data.num_workers is the user's choice
-    "callbacks used to create the checkpoint need to be provided",  # one's own options have changed since
-    "The dirpath has changed from",  # a new folder has a best checkpoint of its own
-    "Total length of .* across ranks is zero",  # data.validation=0 asks for that
-    "litlogger",  # advertisement
-    "litmodels",
-    "Seed set to",
-    "TPU available",
-)
 
 
-def run(verb: str, argv: Sequence[str]) -> None:
-    """Parse ``argv`` and run ``verb``.
+def run(argv: Sequence[str]) -> None:
+    """Run the verb that ``argv`` begins with, ``fit`` or ``validate``.
 
     Raises:
         UsageError: what the user can mend, in a sentence.
     """
-    with told_plainly():
-        TrainingCLI(args=[verb, *argv])
+    TrainingCLI(args=[*argv])
 
 
 class Parser(LightningArgumentParser):
@@ -74,9 +55,8 @@ class Parser(LightningArgumentParser):
         """Name the mistake and where to read up; exit."""
         if not self.exit_on_error:
             super().error(message, ex)
-        verb = getattr(ex, "subcommand_parser", self).prog.replace(" [options]", "").split()[-1]
-        see = f"univnet {verb} --help" if verb in TrainingCLI.subcommands() else "univnet --help"
-        complain(f"{parsing_mistake(message)}; see `{see}`")
+        command = getattr(ex, "subcommand_parser", self).prog.replace(" [options]", "")
+        exit_with_error(f"{parsing_mistake(message)}; see `{command} --help`")
 
 
 class RunConfig(SaveConfigCallback):
@@ -124,6 +104,17 @@ class TrainingCLI(LightningCLI):
         hidden = {"model", "train_dataloaders", "val_dataloaders", "dataloaders", "datamodule", "weights_only"}
         return dict.fromkeys(("fit", "validate"), hidden)
 
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Make the parser as Lightning does, but for configuration files that may have a base."""
+        parser = self.parser_class(**{"dump_header": [f"lightning.pytorch=={lightning.__version__}"], **kwargs})
+        parser.add_argument(
+            "-c",
+            "--config",
+            action=ConfigFile,
+            help="Path to a YAML or JSON file; `base: FILE` in it names one to go on from.",
+        )
+        return parser
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Share the model's mel-spectrogram with the data, and add the callbacks of every run."""
         parser.link_arguments("model", "data.mel", compute_fn=lambda model: model.mel, apply_on="instantiate")
@@ -150,7 +141,7 @@ class TrainingCLI(LightningCLI):
         if config.get("ckpt_path") == "last":
             last = _last_checkpoint(config.trainer.logger)
             config.ckpt_path = str(last)
-            _log_on_in(last.parent.parent, config.trainer.logger)
+            _continue_logs_in(last.parent.parent, config.trainer.logger)
         if config.get("ckpt_path"):
             read_checkpoint(config.ckpt_path)  # a damaged one is refused before anything is built or written
 
@@ -174,15 +165,17 @@ class TrainingCLI(LightningCLI):
 
 
 def _refuse_one_optimizer_options(trainer: Any) -> None:
-    wrong = []
-    if trainer.accumulate_grad_batches != 1:
-        wrong.append("trainer.accumulate_grad_batches (set model.generator_updates.accumulate)")
-    if trainer.gradient_clip_val is not None:
-        wrong.append("trainer.gradient_clip_val (set model.generator_updates.clip_norm or .clip_value)")
-    if wrong:
-        raise UsageError(
-            f"{' and '.join(wrong)} cannot serve two optimizers; the same goes for model.discriminator_updates"
-        )
+    players = "cannot serve two optimizers: set model.generator_updates"
+    mistakes = Mistakes("trainer")
+    mistakes.unless(
+        trainer.accumulate_grad_batches == 1,
+        f"accumulate_grad_batches {players}.accumulate and model.discriminator_updates.accumulate",
+    )
+    mistakes.unless(
+        trainer.gradient_clip_val is None,
+        f"gradient_clip_val {players}.clip_norm or .clip_value, and those of model.discriminator_updates",
+    )
+    mistakes.raise_all(UsageError)
 
 
 def _with_folders(logger: Any) -> list[Any]:
@@ -204,45 +197,14 @@ def _last_checkpoint(logger: Any) -> Path:
     return found[-1]
 
 
-def _log_on_in(folder: Path, logger: Any) -> None:
+def _continue_logs_in(folder: Path, logger: Any) -> None:
     for each in _with_folders(logger):
         each.init_args.version = folder.name
-    _keep_metrics(folder)
+    _set_metrics_aside(folder)
 
 
 @rank_zero_only
-def _keep_metrics(folder: Path) -> None:
+def _set_metrics_aside(folder: Path) -> None:
     metrics = folder / "metrics.csv"  # CSVLogger deletes the one that it finds
     if metrics.exists():
         metrics.rename(folder / f"metrics-{len(list(folder.glob('metrics-*.csv'))) + 1}.csv")
-
-
-def _no_chatter(record: logging.LogRecord) -> bool:
-    return not any(text in record.getMessage() for text in CHATTER)
-
-
-def _one_line(message: Warning | str, *_: Any, **__: Any) -> str:
-    return f"univnet: warning: {sentence(str(message))}\n"
-
-
-@contextmanager
-def told_plainly() -> Iterator[None]:
-    """Drop the chatter, tell warnings in a line each, and the user's mistakes that only Lightning finds as such."""
-    loggers = [
-        logging.getLogger(f"lightning.{name}") for name in ("pytorch.utilities.rank_zero", "fabric.utilities.seed")
-    ]
-    usual = warnings.formatwarning
-    with warnings.catch_warnings():
-        for text in CHATTER:
-            warnings.filterwarnings("ignore", message=f"(?s).*{text}")
-        for logger in loggers:
-            logger.addFilter(_no_chatter)
-        warnings.formatwarning = _one_line
-        try:
-            yield
-        except (MisconfigurationException, NonFiniteError) as error:
-            raise UsageError(str(error)) from error
-        finally:
-            warnings.formatwarning = usual
-            for logger in loggers:
-                logger.removeFilter(_no_chatter)

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from univnet.cli.messages import UsageError
 from univnet.cli.training import TrainingCLI
+from univnet.common.files import write_text
 
 
 class TuningCLI(TrainingCLI):
@@ -18,8 +19,8 @@ class TuningCLI(TrainingCLI):
 
     Args:
         verb: the verb's name.
-        options: a dataclass whose docstring describes its fields; ``write`` is one. On the command line dashes in their
-            names will do.
+        options: a dataclass whose docstring, with those of the dataclasses that it extends, describes its fields;
+            ``write`` is one. On the command line dashes in their names will do.
         argv: what follows the verb.
 
     Attributes:
@@ -49,8 +50,8 @@ class TuningCLI(TrainingCLI):
     def before_instantiate_classes(self) -> None:
         """Refuse what cannot work before anything is computed."""
         super().before_instantiate_classes()
-        if (target := self.config.write) and Path(target).exists():
-            raise UsageError(f"--write {target}: there is such a file; give another name, or move it away")
+        if self.config.write:
+            _refuse_existing(self.config.write)
 
     @property
     def folder(self) -> Path:
@@ -64,6 +65,9 @@ class TuningCLI(TrainingCLI):
         Args:
             path: a YAML file, which is not there yet.
             changes: new values by dotted keys, such as ``{"data.batch_size": 12}``.
+
+        Raises:
+            UsageError: it is there by now.
         """
         options = {field.name for field in fields(self._options)}
         config = (
@@ -77,6 +81,15 @@ class TuningCLI(TrainingCLI):
             for parent in parents:
                 place = place.setdefault(parent, {})
             place[last] = value
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "x") as file:
-            yaml.safe_dump(config, file, sort_keys=False)
+        _refuse_existing(path)
+        write_text(path, yaml.safe_dump(config, sort_keys=False))
+
+
+def arguments_of(options: Any, search: type) -> dict[str, Any]:
+    """Return those of ``options`` that are fields of the dataclass ``search``, as arguments of a ``Tuner``'s method."""
+    return {field.name: getattr(options, field.name) for field in fields(search)}
+
+
+def _refuse_existing(target: str | Path) -> None:
+    if Path(target).exists():
+        raise UsageError(f"--write {target}: there is such a file; give another name, or move it away")

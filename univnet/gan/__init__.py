@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from univnet.gan.tuner.batch_size_result import BatchSizeSearch
     from univnet.gan.tuner.lr_curve import LRCurve
     from univnet.gan.tuner.lr_grid import LRGrid
+    from univnet.gan.tuner.lr_range_test import Collapse
     from univnet.gan.tuner.lr_result import LRRangeTest
-    from univnet.gan.tuner.lr_rules import Collapse
     from univnet.gan.tuner.tuner import Tuner
     from univnet.gan.updates import NonFiniteError, Player, Updates
 
@@ -44,7 +44,7 @@ _HOMES = {
     "ExponentialMovingAverage": "averaging.ema",
     "LRCurve": "tuner.lr_curve",
     "LRGrid": "tuner.lr_grid",
-    "Collapse": "tuner.lr_rules",
+    "Collapse": "tuner.lr_range_test",
     "LRRangeTest": "tuner.lr_result",
     "GANModule": "module",
     "SharedForward": "shared_forward",

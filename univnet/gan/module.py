@@ -13,9 +13,9 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
-from univnet.gan.averaging.base import save_averages
-from univnet.gan.precision import lent_scaler, no_autocast
-from univnet.gan.resume import capture, restore
+from univnet.gan.lightning_internals import attached_trainer, ddp_options, lent_scaler, set_logging_step
+from univnet.gan.precision import no_autocast
+from univnet.gan.resume import Progress, capture, replay, restore
 from univnet.gan.schedules import Schedules
 from univnet.gan.updates import Player, Updates, frozen
 
@@ -39,6 +39,8 @@ class GANModule(LightningModule):
         discriminator_updates: the same for the discriminator.
 
     Attributes:
+        updates: each player's counters and settings, by name.
+        schedules: steps both players' schedulers; a callback that drives a player's rate adds its name to ``held``.
         watched: for each player, the logged term that a good learning rate makes fall: what a range test watches.
     """
 
@@ -51,7 +53,8 @@ class GANModule(LightningModule):
             "generator": Player("generator", generator_updates),
             "discriminator": Player("discriminator", discriminator_updates),
         }
-        self._schedules = Schedules(self.updates)
+        self.schedules = Schedules(self.updates)
+        self._progress = Progress()
         self._resumed: dict[str, Any] | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -62,7 +65,7 @@ class GANModule(LightningModule):
 
             @functools.wraps(configure)
             def noted(self: Self) -> Any:
-                return self._schedules.note(configure(self))
+                return self.schedules.note(configure(self))
 
             setattr(cls, "configure_optimizers", noted)  # noqa: B010 - mypy refuses a plain assignment
 
@@ -103,11 +106,12 @@ class GANModule(LightningModule):
         if self._accumulate(discriminator, self.discriminator_loss, batch, _detached(fake), last):
             full.append(discriminator)
         moved = [player for player in full if self._update(player)]
-        self._schedules.after_updates(self.trainer, moved)
+        self.schedules.after_updates(self.trainer, moved)
         if generator in moved:
             self._log_updates()
         if last:
-            self._schedules.after_epoch(self.trainer, plateau=False)
+            self.schedules.after_epoch(self.trainer, plateau=False)
+        self._progress.stepped(self.trainer)
         self._set_axis()
 
     def _accumulate(self, player: Player, loss: Callable, batch: Any, fake: Any, last: bool) -> bool:
@@ -169,15 +173,15 @@ class GANModule(LightningModule):
                 logger.save()
             for player in self.updates.values():
                 player.logged()
+                player.check_weights()
 
     def _set_axis(self) -> None:
-        # At this number Lightning logs whatever it logs; it would count micro-batches.
-        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.global_step
+        set_logging_step(self.trainer, self.global_step)
 
     def on_validation_start(self) -> None:
         """Log validation at the generator updates made, also where Lightning has counted on."""
         self._set_axis()
-        self._schedules.validated |= not self.trainer.sanity_checking
+        self.schedules.validated |= not self.trainer.sanity_checking
 
     def on_validation_model_zero_grad(self) -> None:
         """Keep the gradients of open windows through validation; closed windows have none."""
@@ -187,7 +191,7 @@ class GANModule(LightningModule):
         strategy = self.trainer.strategy
         if isinstance(strategy, DDPStrategy):
             # In each player's turn the other's parameters get no gradient.
-            if not strategy._ddp_kwargs.setdefault("find_unused_parameters", True):
+            if not ddp_options(strategy).setdefault("find_unused_parameters", True):
                 raise MisconfigurationException(
                     "Two players need find_unused_parameters=True: use strategy=ddp or "
                     "strategy=ddp_find_unused_parameters_true"
@@ -206,24 +210,35 @@ class GANModule(LightningModule):
                 player.reset()
         resumed, self._resumed = self._resumed, None
         if resumed is not None:
-            restore(self.trainer, self.updates, self._schedules, resumed)
+            restore(self.trainer, self.updates, self.schedules, resumed)
 
     def on_train_epoch_end(self) -> None:
         """Step the plateau schedulers that watch an epoch's metrics."""
         if self.trainer.is_last_batch:  # not where max_steps ends the run within an epoch
-            self._schedules.after_epoch(self.trainer, plateau=True)
+            self.schedules.after_epoch(self.trainer, plateau=True)
+            self._progress.epoch_ended()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the averages and, once there is something trained, what resuming at this very micro-batch takes."""
-        if self._trainer is not None:
-            save_averages(self.trainer, checkpoint)
+        """Add what callbacks keep beside the weights and, once something is trained, what resuming right here takes.
+
+        A callback's ``on_save_weights(trainer, module, checkpoint)`` also runs for files of weights alone, for which
+        Lightning calls no callback.
+        """
+        trainer = attached_trainer(self)
+        for callback in trainer.callbacks if trainer else ():  # type: ignore[attr-defined]
+            if hasattr(callback, "on_save_weights"):
+                callback.on_save_weights(trainer, self, checkpoint)
         if all(player.optimizer for player in self.updates.values()):
-            checkpoint["gan"] = capture(self.trainer, self.updates, self._schedules)
+            for player in self.updates.values():
+                player.check_weights()  # or a good checkpoint would be written over
+            checkpoint["gan"] = capture(self.trainer, self.updates, self.schedules, self._progress)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what :meth:`on_train_start` restores, if it is to train."""
-        if self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING:
-            self._resumed = checkpoint.get("gan")
+        trainer = attached_trainer(self)
+        if trainer is not None and trainer.state.fn == TrainerFn.FITTING and "gan" in checkpoint:
+            self._resumed = checkpoint["gan"]
+            self._progress.resumed(replay(trainer, checkpoint))
 
     def _optimizers(self) -> list[LightningOptimizer]:
         optimizers = self.optimizers()

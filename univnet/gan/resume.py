@@ -1,19 +1,21 @@
-"""What a checkpoint holds so that stopping at any micro-batch and resuming equals not stopping, bit for bit.
+"""What a checkpoint holds so that stopping at any moment and resuming equals not stopping, bit for bit.
 
-Lightning keeps weights, optimizers, schedulers and its own counters; the loader keeps its place. The rest is here:
-the players with their open windows, the random number generators, and what was still due when the file was written.
+Lightning keeps weights, optimizers and schedulers; the loader keeps its place. The rest is here: the players with their
+open windows, the random number generators, and the position of the run, from which Lightning's own counters are
+written anew.
 """
 
 import logging
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch.distributed as dist
 from lightning.pytorch import Trainer
-from lightning.pytorch.loops.evaluation_loop import RestartStage
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
+from univnet.gan.lightning_internals import set_loops, validation_is_due
 from univnet.gan.rng import rng_state, set_rng_state
 from univnet.gan.schedules import Schedules
 from univnet.gan.updates import Player
@@ -21,7 +23,60 @@ from univnet.gan.updates import Player
 log = logging.getLogger(__name__)
 
 
-def capture(trainer: Trainer, players: Mapping[str, Player], schedules: Schedules) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Position:
+    """Where a run stands: at the end of a micro-batch, whichever hook a checkpoint is written in.
+
+    Attributes:
+        epoch: epochs that are wholly behind.
+        batches: micro-batches of the present epoch that are behind.
+        total_batches: the same of the whole run.
+        steps: generator updates.
+        validation: a validation is due before the next micro-batch.
+        epoch_end: what follows an epoch's last micro-batch is due: hooks, and schedulers that watch an epoch's metrics.
+    """
+
+    epoch: int = 0
+    batches: int = 0
+    total_batches: int = 0
+    steps: int = 0
+    validation: bool = False
+    epoch_end: bool = False
+
+
+class Progress:
+    """Follows a run from hook to hook; knows its :class:`Position` at any time between two training steps."""
+
+    def __init__(self) -> None:
+        self._last = Position()  # at the end of the last micro-batch, as if nothing were due
+        self._epoch_ended = False
+
+    def stepped(self, trainer: Trainer) -> None:
+        """A training step is done."""
+        loop = trainer.fit_loop.epoch_loop
+        self._last = Position(trainer.current_epoch, loop.batch_idx + 1, loop.total_batch_idx + 1, trainer.global_step)
+        self._epoch_ended = False
+
+    def epoch_ended(self) -> None:
+        """The epoch is wholly behind."""
+        self._epoch_ended = True
+
+    def position(self, trainer: Trainer) -> Position:
+        """Return where ``trainer`` stands."""
+        last = self._last
+        if self._epoch_ended:
+            return Position(last.epoch + 1, 0, last.total_batches, last.steps)
+        epoch_end = last.batches > 0 and trainer.is_last_batch
+        return replace(last, validation=validation_is_due(trainer), epoch_end=epoch_end)
+
+    def resumed(self, position: Position) -> None:
+        """Go on from a checkpoint's position."""
+        self._last, self._epoch_ended = position, False
+
+
+def capture(
+    trainer: Trainer, players: Mapping[str, Player], schedules: Schedules, progress: Progress
+) -> dict[str, Any]:
     """Return the state to save, the same on every rank; all ranks must call it. Safe for ``weights_only`` loading."""
     states = {name: player.state_dict() for name, player in players.items()}
     random = [rng_state()]
@@ -35,7 +90,16 @@ def capture(trainer: Trainer, players: Mapping[str, Player], schedules: Schedule
         random *= trainer.world_size
         dist.all_gather_object(random, rng_state())
     schedules.see(trainer)
-    return {"players": states, "rng": random, "watched": schedules.seen, "due": _due(trainer)}
+    position = asdict(progress.position(trainer))
+    return {"players": states, "rng": random, "watched": schedules.seen, "position": position}
+
+
+def replay(trainer: Trainer, checkpoint: dict[str, Any]) -> Position:
+    """Write the position of ``checkpoint`` into its ``loops``, which Lightning is about to load, and return it."""
+    state = checkpoint["gan"]
+    saved = Position(**state["position"]) if "position" in state else _older_position(checkpoint)
+    set_loops(trainer, checkpoint["loops"], **asdict(saved))
+    return saved
 
 
 def restore(trainer: Trainer, players: Mapping[str, Player], schedules: Schedules, state: Mapping[str, Any]) -> None:
@@ -47,33 +111,15 @@ def restore(trainer: Trainer, players: Mapping[str, Player], schedules: Schedule
         set_rng_state(state["rng"][trainer.global_rank])
     else:
         log.warning("random numbers differ from the run resumed: it had %d processes", len(state["rng"]))
-    _finish_micro_batch(trainer, schedules, **state["due"])
 
 
-def _due(trainer: Trainer) -> dict[str, bool]:
-    """Return what the trainer has yet to do after the micro-batch at whose end it is, if it is at one's end."""
-    loop = trainer.fit_loop.epoch_loop
-    done = loop.batch_progress.state_dict()["current"]
-    ending = done["processed"] > done["completed"] and trainer.fit_loop._data_fetcher is not None
-    return {
-        "validation": ending and loop._should_check_val_fx(trainer.fit_loop._data_fetcher),  # type: ignore[arg-type]
-        "epoch_end": ending and trainer.is_last_batch,
-    }
-
-
-def _finish_micro_batch(trainer: Trainer, schedules: Schedules, validation: bool, epoch_end: bool) -> None:
-    """Do what was due when the checkpoint was written; Lightning forgets it."""
-    loop = trainer.fit_loop.epoch_loop
-    loop.val_loop.restarting = False
-    if not epoch_end:
-        if validation:  # pretend that it was interrupted, which Lightning mends
-            loop.val_loop._restart_stage = RestartStage.RESTARTED_MID_EVALUATION
-        return
-    epochs = trainer.fit_loop.epoch_progress.current
-    epochs.completed -= 1  # what follows belongs to the epoch that Lightning has just put behind it
-    if validation:
-        trainer.validating = True
-        loop.val_loop.run()
-        trainer.training = True
-    schedules.after_epoch(trainer, plateau=True)
-    epochs.completed += 1
+def _older_position(checkpoint: Mapping[str, Any]) -> Position:
+    """Return the position of a checkpoint of version 0.1, read off Lightning's counters."""
+    loops, due = checkpoint["loops"]["fit_loop"], checkpoint["gan"]["due"]
+    batches, epochs = loops["epoch_loop.batch_progress"], loops["epoch_progress"]["current"]
+    epoch, done, total = epochs["processed"], batches["current"]["ready"], batches["total"]["ready"]
+    within, last = epochs["processed"] < epochs["ready"], batches["is_last_batch"]
+    if not within and last:
+        return Position(epoch, 0, total, checkpoint["global_step"])
+    epoch -= not within  # cut short by max_steps, which Lightning counts as an epoch
+    return Position(epoch, done, total, checkpoint["global_step"], due["validation"], within and last)

@@ -1,10 +1,13 @@
 """Capture and restore the state of every random number generator of this process."""
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 
 def rng_state() -> dict[str, Any]:
@@ -26,3 +29,16 @@ def set_rng_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"].cpu())
     if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"].cpu())
+
+
+@contextmanager
+def preserved(*modules: nn.Module) -> Iterator[None]:
+    """Leave random numbers, and the training or evaluation mode of every layer of ``modules``, as they are."""
+    modes = [(layer, layer.training) for module in modules for layer in module.modules()]
+    numbers = rng_state()
+    try:
+        yield
+    finally:
+        for layer, training in modes:
+            layer.training = training
+        set_rng_state(numbers)

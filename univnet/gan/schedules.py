@@ -1,6 +1,7 @@
 """What Lightning does for the learning-rate schedulers of one optimizer, for those of two."""
 
 import logging
+import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -29,7 +30,7 @@ class Schedules:
 
     def __init__(self, players: Mapping[str, Player]) -> None:
         self._players = players
-        self._watched: dict[int, tuple[str | None, bool]] = {}
+        self._watched: weakref.WeakKeyDictionary[Any, tuple[str | None, bool]] = weakref.WeakKeyDictionary()
         self.seen: dict[str, float] = {}
         self.validated = False
         self.held: set[str] = set()
@@ -41,7 +42,7 @@ class Schedules:
         """
         if isinstance(answer, Mapping):
             if "scheduler" in answer:
-                self._watched[id(answer["scheduler"])] = answer.get("monitor"), answer.get("strict", True)
+                self._watched[answer["scheduler"]] = answer.get("monitor"), answer.get("strict", True)
                 return {key: value for key, value in answer.items() if key not in _DROPPED}
             return {key: self.note(value) for key, value in answer.items()}
         if isinstance(answer, (list, tuple)):
@@ -85,7 +86,7 @@ class Schedules:
             step(config.scheduler, None)
             return
         self.see(trainer)
-        name, strict = self._watched.get(id(config.scheduler), (None, True))
+        name, strict = self._watched.get(config.scheduler, (None, True))
         if name is not None and name in self.seen:
             step(config.scheduler, self.seen[name])
         elif strict and (self.validated or not trainer.enable_validation):

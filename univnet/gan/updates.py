@@ -6,6 +6,7 @@ whose gradients make one *update*. A window closes after K micro-batches or at t
 
 import copy
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -21,8 +22,11 @@ from torch.optim import Optimizer
 log = logging.getLogger(__name__)
 
 
+_EXPLODED = 1e3  # weights whose norm has grown by this factor are said to have exploded
+
+
 class NonFiniteError(RuntimeError):
-    """Too many updates in a row were skipped because a loss or a gradient was NaN or infinite."""
+    """Training cannot go on: too many updates in a row were skipped, or an update has made weights NaN or infinite."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,7 @@ class Player:
         """
         self.optimizer = optimizer
         self.scaler = copy.deepcopy(scaler)
+        self._norm_at_start = float(get_total_norm(self.parameters))
 
     @property
     def parameters(self) -> list[Parameter]:
@@ -150,7 +155,7 @@ class Player:
             NonFiniteError: after ``max_nonfinite`` skipped updates in a row.
         """
         assert self.optimizer is not None
-        lr = float(self.optimizer.param_groups[0]["lr"])
+        lr = self._lr
         with_grad = [p for p in self.parameters if p.grad is not None]
         grads = [p.grad for p in with_grad if p.grad is not None]
         if self.scaler and grads:
@@ -177,6 +182,34 @@ class Player:
         if not finite:
             self._skip()
         return finite
+
+    @torch.no_grad()
+    def check_weights(self) -> None:
+        """Look at what the updates made: the guard in :meth:`update` sees gradients alone. Waits for the device.
+
+        Weights that have grown a thousandfold since training started or was resumed are warned of, once.
+
+        Raises:
+            NonFiniteError: a weight is NaN or infinite, or their norm is.
+        """
+        norm = float(get_total_norm(self.parameters))
+        if not math.isfinite(norm):
+            raise NonFiniteError(
+                f"{self.name}: its weights are NaN, infinite or too large to measure after update {self.steps}, so "
+                f"training stops here; checkpoints written before are good. Lower its learning rate (now "
+                f"{self._lr:.3g}) or set clip_norm, and go on from the last one"
+            )
+        if norm > _EXPLODED * self._norm_at_start > 0:
+            log.warning(
+                "%s: its weights have grown %.0f-fold by update %d: its learning rate (now %.3g) is too high",
+                *(self.name, norm / self._norm_at_start, self.steps, self._lr),
+            )
+            self._norm_at_start = 0.0  # said once
+
+    @property
+    def _lr(self) -> float:
+        assert self.optimizer is not None
+        return float(self.optimizer.param_groups[0]["lr"])
 
     def metrics(self) -> dict[str, Tensor | float]:
         """Return the report under names that carry the player's: ``generator/loss``, …"""

@@ -20,21 +20,6 @@ from univnet.gan.averaging.weights import Exchange, Weights
 from univnet.gan.updates import Player
 
 
-def save_averages(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
-    """Add the averages of all of the trainer's callbacks, and see to it that ``state_dict`` holds the raw weights."""
-    callbacks = [callback for callback in trainer.callbacks if isinstance(callback, Averaging)]  # type: ignore
-    for callback in callbacks:
-        averages = checkpoint.setdefault("averaged", {}).setdefault(callback.player, {})
-        averages[callback.kind] = callback.saved()
-    exchanges = [callback.exchange for callback in callbacks if callback.exchange is not None]
-    if exchanges:
-        for exchange in exchanges:
-            exchange()
-        checkpoint["state_dict"] = trainer.strategy.lightning_module_state_dict()
-        for exchange in exchanges:
-            exchange()
-
-
 class Averaging(StandIn):
     """What the averages have in common: one copy of a player's weights, taken again and again, and its use.
 
@@ -102,9 +87,17 @@ class Averaging(StandIn):
         values = self.averaged
         self._prepared(pl_module).exchange({name: value.clone() for name, value in values.items()})()
 
-    def saved(self) -> dict[str, Any]:
-        """Return the average's entry in a checkpoint."""
-        return {"n_averaged": self.n_averaged, "updates": self._updates, "weights": self._average}
+    def on_save_weights(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add the average to ``checkpoint``, and see to it that its ``state_dict`` holds the raw weights.
+
+        :class:`~univnet.gan.GANModule` calls it for every checkpoint, also for those of weights alone.
+        """
+        averages = checkpoint.setdefault("averaged", {}).setdefault(self.player, {})
+        averages[self.kind] = {"n_averaged": self.n_averaged, "updates": self._updates, "weights": self._average}
+        if self.exchange is not None:
+            self.exchange()
+            checkpoint["state_dict"] |= getattr(pl_module, self.player).state_dict(prefix=f"{self.player}.")
+            self.exchange()
 
     # What a subclass decides
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
-from univnet.gan.rng import rng_state, set_rng_state
+from univnet.gan.lightning_internals import combination_mode, on_device, training_loaders
+from univnet.gan.rng import preserved
 
 
 def batch_norms(network: nn.Module) -> list[_BatchNorm]:
@@ -31,41 +32,34 @@ def reestimate(trainer: Trainer, pl_module: Any, player: str, batches: int) -> N
     norms = batch_norms(getattr(pl_module, player))
     own = {id(buffer) for norm in norms for buffer in norm.buffers()}
     others = [(buffer, buffer.clone()) for buffer in pl_module.buffers() if id(buffer) not in own]
-    modes = [(module, module.training) for module in pl_module.modules()]
     momenta = [(norm, norm.momentum) for norm in norms]
-    random = rng_state()
-    try:
-        pl_module.train()
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # the plain mean over all batches
-        for batch in islice(_training_batches(trainer, pl_module), batches):
-            with trainer.precision_plugin.forward_context():
-                fake = pl_module.generate(batch)
-                if player != "generator":
-                    fake = apply_to_collection(fake, Tensor, Tensor.detach)
-                    getattr(pl_module, f"{player}_loss")(batch, fake)
-    finally:
-        for norm, momentum in momenta:
-            norm.momentum = momentum
-        for module, mode in modes:
-            module.training = mode
-        for buffer, before in others:
-            buffer.copy_(before)
-        set_rng_state(random)
+    with preserved(pl_module):
+        try:
+            pl_module.train()
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.momentum = None  # the plain mean over all batches
+            for batch in islice(_training_batches(trainer, pl_module), batches):
+                with trainer.precision_plugin.forward_context():
+                    fake = pl_module.generate(batch)
+                    if player != "generator":
+                        fake = apply_to_collection(fake, Tensor, Tensor.detach)
+                        getattr(pl_module, f"{player}_loss")(batch, fake)
+        finally:
+            for norm, momentum in momenta:
+                norm.momentum = momentum
+            for buffer, before in others:
+                buffer.copy_(before)
 
 
 def _training_batches(trainer: Trainer, pl_module: LightningModule) -> Iterator[Any]:
     """Yield an epoch's batches by a copy of the training loader."""
-    loop = trainer.fit_loop
-    assert loop._combined_loader is not None
-    loaders = apply_to_collection(loop._combined_loader.iterables, DataLoader, _fresh)
-    batches = iter(CombinedLoader(loaders, loop._combined_loader._mode))
-    limit = None if loop.max_batches == float("inf") else int(loop.max_batches)
-    for batch, _, _ in islice(batches, limit):
-        batch = trainer.precision_plugin.convert_input(batch)
-        batch = pl_module._on_before_batch_transfer(batch, dataloader_idx=0)
-        yield trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+    combined = training_loaders(trainer)
+    loaders = apply_to_collection(combined.iterables, DataLoader, _fresh)
+    most = trainer.fit_loop.max_batches
+    batches = iter(CombinedLoader(loaders, combination_mode(combined)))
+    for batch, _, _ in islice(batches, None if most == float("inf") else int(most)):
+        yield on_device(trainer, pl_module, batch)
 
 
 def _fresh(loader: DataLoader) -> DataLoader:

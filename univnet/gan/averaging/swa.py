@@ -156,7 +156,7 @@ class StochasticWeightAveraging(Averaging):
             )
         self._start = self._find_start(trainer, pl_module)
         if self._begun:
-            pl_module._schedules.held.add(self.player)
+            pl_module.schedules.held.add(self.player)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Begin when it is time; take the weights at an epoch's start if asked to."""
@@ -173,7 +173,7 @@ class StochasticWeightAveraging(Averaging):
     def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Leave the rate to the schedulers again."""
         if stage == "fit":
-            pl_module._schedules.held.discard(self.player)
+            pl_module.schedules.held.discard(self.player)
 
     def _find_start(self, trainer: Trainer, pl_module: Any) -> tuple[Literal["epoch", "step", "update"], int]:
         if self.swa_update_start is not None:
@@ -193,7 +193,7 @@ class StochasticWeightAveraging(Averaging):
     def _begin(self, player: Player, pl_module: Any) -> None:
         rank_zero_info(f"SWA of the {player.name} begins after its update {player.steps}")
         self._begun, self._begun_at = True, player.steps
-        pl_module._schedules.held.add(player.name)
+        pl_module.schedules.held.add(player.name)
         if self._length == 0:
             self._anneal(player)
 

@@ -10,6 +10,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 
 from univnet.gan.averaging.weights import Exchange
+from univnet.gan.lightning_internals import renamed_log
 from univnet.gan.rng import rng_state, set_rng_state
 
 
@@ -80,7 +81,7 @@ class StandIn(Callback):
         self.exchange()
         set_rng_state(self._rng)
         try:
-            with _logged_as_raw(pl_module):
+            with renamed_log(pl_module, _raw):
                 trainer.strategy.validation_step(*where)
         finally:
             set_rng_state(after)
@@ -97,16 +98,6 @@ class StandIn(Callback):
     on_test_start, on_test_end = on_validation_start, on_validation_end
 
 
-@contextmanager
-def _logged_as_raw(pl_module: LightningModule) -> Iterator[None]:
-    """Log ``val/…`` as ``val_raw/…``."""
-    log = pl_module.log
-
-    def log_raw(name: str, *args: Any, **kwargs: Any) -> None:
-        log(f"val_raw{name.removeprefix('val')}" if name.startswith("val") else f"val_raw/{name}", *args, **kwargs)
-
-    pl_module.log = log_raw  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        del pl_module.log
+def _raw(name: str) -> str:
+    """Return ``val_raw/…`` for ``val/…``."""
+    return f"val_raw{name.removeprefix('val')}" if name.startswith("val") else f"val_raw/{name}"

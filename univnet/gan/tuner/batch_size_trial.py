@@ -12,8 +12,9 @@ from lightning.pytorch.utilities.data import extract_batch_size
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from univnet.gan.averaging.base import Averaging
+from univnet.gan.lightning_internals import training_loaders, validate_by_epochs_alone
 from univnet.gan.module import GANModule
-from univnet.gan.tuner.out_of_memory import is_out_of_memory, reason
+from univnet.gan.tuner.memory import is_out_of_memory, reason
 
 _NEVER = 10**9
 _KEEP_WEIGHTS = (Averaging, getattr(callbacks, "WeightAveraging", Averaging))  # Lightning has the latter from 2.6 on
@@ -101,14 +102,7 @@ def _set_windows(trainer: Trainer, model: GANModule, whole: bool) -> int:
 
 def _unbound(trainer: Trainer, validation_batches: int) -> None:
     """Let ``trainer`` train until it is told to stop, and validate then alone."""
-    vars(trainer).update(
-        limit_train_batches=1.0,
-        limit_val_batches=validation_batches if trainer.limit_val_batches else 0,
-        reload_dataloaders_every_n_epochs=0,
-        val_check_interval=1.0,
-        check_val_every_n_epoch=_NEVER,
-        _val_check_time_interval=None,
-    )
+    validate_by_epochs_alone(trainer, validation_batches if trainer.limit_val_batches else 0, every_n_epochs=_NEVER)
     loop = trainer.fit_loop
     loop.min_epochs, loop.epoch_loop.min_steps = 0, None
     # Where an end was set there must be one, as some averages begin at a share of it.
@@ -137,7 +131,7 @@ class _Watch(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Count the examples, and begin what begins late in training."""
         self.started = True
-        loaders = trainer.fit_loop._combined_loader.flattened  # type: ignore[union-attr]
+        loaders = training_loaders(trainer).flattened
         self.examples = _examples(loaders)
         if self.probe:
             trainer.should_stop = True

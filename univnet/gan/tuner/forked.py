@@ -22,8 +22,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
 
-from univnet.gan.tuner.memory import descendants, private, usage
-from univnet.gan.tuner.out_of_memory import is_out_of_memory, reason
+from univnet.gan.tuner.memory import descendants, is_out_of_memory, private, reason, usage
 
 _POLL = 0.01  # seconds between two looks at the child
 _POLL_WORKERS = 0.1  # and at its loader workers, which is dearer
@@ -145,7 +144,7 @@ class _Child:
                 with contextlib.suppress(EOFError):
                     return self._take(*pickle.loads(receiver.recv_bytes()))
             if exitcode is not None:
-                self._bury(exitcode, _said(folder))
+                self._raise_why_it_ended(exitcode, _said(folder))
 
     def _look(self, pid: int) -> None:
         """Measure the child, stop it where it is over the budget, and limit what it may still ask for."""
@@ -172,7 +171,7 @@ class _Child:
             raise error
         self.value = value
 
-    def _bury(self, exitcode: int, said: str) -> NoReturn:
+    def _raise_why_it_ended(self, exitcode: int, said: str) -> NoReturn:
         how = f"signal {signal.Signals(-exitcode).name}" if exitcode < 0 else f"exit status {exitcode}"
         ended = f"the process of a trial ended by {how}, having used {self.peak / 2**20:.0f} MiB"
         if exitcode == -signal.SIGKILL or self._scarce or is_out_of_memory(RuntimeError(said)):

@@ -4,25 +4,85 @@ One player's rate (or both players', at a fixed ratio) rises from update to upda
 the module, until the loss diverges or the discriminator collapses; the loss is written down against the rate.
 """
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import islice
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
+from lightning.pytorch.utilities.combined_loader import CombinedLoader
+from torch import Tensor
 
-from univnet.gan.module import GANModule
+from univnet.gan.lightning_internals import training_loaders, validation_loaders
+from univnet.gan.module import GANModule, named_terms
+from univnet.gan.rng import preserved
 from univnet.gan.tuner.lr_curve import LRCurve, smoothed
 from univnet.gan.tuner.lr_result import LRRangeTest
-from univnet.gan.tuner.lr_rules import Collapse, diverges
-from univnet.gan.tuner.lr_validation import FixedBatches
 from univnet.gan.tuner.sandbox import trial
 from univnet.gan.updates import Player
 
-_HOPELESS = 3  # losses in a row that are not finite
+_NONFINITE_TO_STOP = 3  # losses in a row that are not finite end the test
+
+
+Mode = Literal["exponential", "linear"]
+
+
+def sweep_rates(min_lr: float, max_lr: float, number: int, mode: Mode = "exponential") -> list[float]:
+    """Return ``number`` rates, at least 2, from ``min_lr`` to ``max_lr``, equal ratios or differences apart."""
+    if mode == "linear":
+        return [min_lr + i / (number - 1) * (max_lr - min_lr) for i in range(number)]
+    return [min_lr * (max_lr / min_lr) ** (i / (number - 1)) for i in range(number)]
+
+
+@dataclass(frozen=True)
+class Collapse:
+    """When the discriminator has won for good, so that the generator has nothing left to learn from.
+
+    Args:
+        loss: its loss falls to this share of its first one; 0 switches the rule off. It holds for positive losses.
+        separation: its mean scores of real and of generated examples, the terms ``real_score`` and ``fake_score`` of
+            its loss if it has them, are so far apart. In the unit of the scores: least-squares losses pull them to 1
+            and 0. ``None`` switches the rule off.
+    """
+
+    loss: float = 0.05
+    separation: float | None = 0.95
+
+    def seen(self, report: Mapping[str, float], first_loss: float) -> str | None:
+        """Return by which sign the discriminator that reports so has collapsed, if it has."""
+        if first_loss > 0 and report["loss"] <= self.loss * first_loss:
+            return f"its loss fell to {report['loss']:.2g}, from {first_loss:.2g} at first"
+        if self.separation is not None and {"real_score", "fake_score"} <= report.keys():
+            real, fake = report["real_score"], report["fake_score"]
+            if real - fake >= self.separation:
+                return f"it scores real examples {real:.2g} and generated ones {fake:.2g}"
+        return None
+
+
+def diverges(losses: Sequence[float], threshold: float | None, smoothing: float) -> bool:
+    """Whether the last of ``losses``, smoothed, has risen to ``threshold`` times the best before it.
+
+    Smoothed by the past alone, and judged once that is long enough. Where losses are or were negative a multiple of the
+    best means nothing: then the rise is measured by the largest magnitude that they had until the best.
+    """
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    settled = round(1 / (1 - smoothing))  # updates that the smoothing reaches back
+    if threshold is None or len(finite) <= settled or not math.isfinite(losses[-1]):
+        return False
+    total = weight = 0.0
+    past = []
+    for loss in finite:
+        total, weight = smoothing * total + loss, smoothing * weight + 1
+        past.append(total / weight)
+    *past, last = past[settled - 1 :]
+    best = past.index(min(past))
+    scale = past[best] if min(past[best], last) > 0 else max(map(abs, past[: best + 1]))
+    return last > past[best] + (threshold - 1) * scale
 
 
 class RestingError(ValueError):
@@ -126,7 +186,7 @@ class _SweepCallback(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: GANModule) -> None:  # type: ignore[override]
         """Let the schedules of the players swept rest, and draw other random numbers in every repeat."""
-        pl_module._schedules.held |= {*self.sweep.players, *self.sweep.fixed}
+        pl_module.schedules.held |= {*self.sweep.players, *self.sweep.fixed}
         if self.repeat:
             _reseed(trainer, self.repeat)
         if self.sweep.validation_batches:
@@ -182,8 +242,8 @@ class _SweepCallback(Callback):
     def _end(self, trainer: Trainer, module: GANModule, name: str) -> str | None:
         """Return why there is nothing more to see, if there is not."""
         trace = self.traces[name]
-        if not np.isfinite(trace.loss[-_HOPELESS:]).any() and len(trace.loss) >= _HOPELESS:
-            return f"{self.sweep.monitor[name]} was not finite {_HOPELESS} times in a row"
+        if not np.isfinite(trace.loss[-_NONFINITE_TO_STOP:]).any() and len(trace.loss) >= _NONFINITE_TO_STOP:
+            return f"{self.sweep.monitor[name]} was not finite {_NONFINITE_TO_STOP} times in a row"
         if diverges(trace.loss, self.sweep.threshold, self.sweep.smoothing):
             return f"{self.sweep.monitor[name]} diverged"
         if name == "discriminator":
@@ -232,7 +292,49 @@ def _reseed(trainer: Trainer, repeat: int) -> None:
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - the global state is what data sets may use
     torch.manual_seed(seed)
-    for loader in trainer.fit_loop._combined_loader.flattened:  # type: ignore[union-attr]
+    for loader in training_loaders(trainer).flattened:
         sampler: Any = getattr(loader, "sampler", None)
         if isinstance(getattr(sampler, "seed", None), int):
             sampler.seed += repeat
+
+
+class FixedBatches:
+    """A player's loss on a few validation batches, the same ones with the same random numbers every time.
+
+    They are the first ``number`` of the trainer's validation batches, on the module's device.
+
+    Raises:
+        ValueError: where there is nothing to validate on.
+    """
+
+    def __init__(self, trainer: Trainer, module: GANModule, number: int) -> None:
+        self._trainer, self._module = trainer, module
+        with preserved(module):
+            module.eval()
+            combined = CombinedLoader(validation_loaders(trainer) or [], "sequential")
+            batches = [batch for batch, *_ in islice(iter(combined), number)]
+            self._batches = [trainer.strategy.batch_to_device(batch) for batch in batches]
+        if not batches:
+            raise ValueError(f"validation_batches={number}, but there is nothing to validate on")
+
+    def mean(self, term: str) -> Tensor:
+        """Return the mean over the batches of ``term``, such as ``generator/stft``.
+
+        Raises:
+            ValueError: where no player's loss has such a term.
+        """
+        player, _, name = term.partition("/")
+        if player not in self._module.updates:
+            raise ValueError(f"monitor {term!r} must be a term of a player's loss, such as generator/loss")
+        loss = getattr(self._module, f"{player}_loss")
+        values = []
+        with preserved(self._module), torch.no_grad(), self._trainer.precision_plugin.forward_context():
+            self._module.eval()
+            torch.manual_seed(0)
+            for batch in self._batches:
+                terms = named_terms(loss(batch, self._module.generate(batch)), player)
+                if name not in terms:
+                    names = ", ".join(f"{player}/{each}" for each in sorted(terms))
+                    raise ValueError(f"monitor {term!r} is no term of a validation batch's loss; name one of {names}")
+                values.append(terms[name].double())
+        return torch.stack(values).mean()

@@ -11,38 +11,22 @@ from typing import Any
 import torch.distributed as dist
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
-from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-_LOCAL: dict[str, Any] = {
-    "_launcher": None,
-    "setup_distributed": lambda: None,
-    "configure_ddp": lambda: None,
-    "reduce_boolean_decision": lambda decision, all=True: decision,
-}
+from univnet.gan.lightning_internals import hidden_group, starts_ranks_per_fit
 
 
 @contextmanager
 def alone(trainer: Trainer) -> Iterator[None]:
     """Let ``trainer`` train on this rank's share of the data without the other ranks.
 
-    The process group is hidden meanwhile, so that nobody can wait for them. Lightning's own reductions, barriers and
-    broadcasts then do nothing.
+    The process group is hidden meanwhile, so that nobody can wait for them.
     """
-    strategy = trainer.strategy
-    if not isinstance(strategy, DDPStrategy):
+    if not isinstance(trainer.strategy, DDPStrategy):
         yield
         return
-    before = {name: vars(strategy)[name] for name in _LOCAL if name in vars(strategy)}
-    group, dist.GroupMember.WORLD = dist.GroupMember.WORLD, None
-    vars(strategy).update(_LOCAL)
-    try:
+    with hidden_group(trainer.strategy):
         yield
-    finally:
-        for name in _LOCAL:
-            del vars(strategy)[name]
-        vars(strategy).update(before)
-        dist.GroupMember.WORLD = group
 
 
 def on_all_ranks(trainer: Trainer, function: Callable[[], Any]) -> Any:
@@ -54,8 +38,7 @@ def on_all_ranks(trainer: Trainer, function: Callable[[], Any]) -> Any:
     strategy = trainer.strategy
     if not isinstance(strategy, DDPStrategy):
         return function()
-    launcher = strategy.launcher
-    if isinstance(launcher, _MultiProcessingLauncher):
+    if starts_ranks_per_fit(strategy):
         raise MisconfigurationException(
             "strategies that spawn or fork their ranks lose what is set in them: use strategy=ddp"
         )
@@ -64,7 +47,7 @@ def on_all_ranks(trainer: Trainer, function: Callable[[], Any]) -> Any:
         strategy.setup_environment()
         return function()
 
-    return run() if launcher is None else launcher.launch(run, trainer=trainer)
+    return run() if strategy.launcher is None else strategy.launcher.launch(run, trainer=trainer)
 
 
 def of_all_ranks(trainer: Trainer, mine: Any) -> list[Any]:

@@ -14,17 +14,15 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.loggers.logger import DummyLogger
-from lightning.pytorch.loops.fit_loop import _FitLoop
-from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.profilers import PassThroughProfiler
-from lightning.pytorch.trainer.connectors.logger_connector.logger_connector import _LoggerConnector
 from lightning.pytorch.trainer.states import TrainerState
 from lightning.pytorch.utilities.memory import garbage_collection_cuda
 from torch.amp import GradScaler
 from torch.utils.data import DataLoader
 
+from univnet.gan.lightning_internals import own_hyperparameters, parts_with_state, start_from_fresh_loops
 from univnet.gan.module import GANModule
-from univnet.gan.rng import rng_state, set_rng_state
+from univnet.gan.rng import preserved
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -47,20 +45,15 @@ def trial(
         KeyboardInterrupt: on Ctrl-C, where Lightning would end the process.
         ValueError: where the module cannot be copied.
     """
-    strategy, connectors = trainer.strategy, (trainer._data_connector, trainer._checkpoint_connector)
-    loops = (trainer.validate_loop, trainer.test_loop, trainer.predict_loop)
-    sources = [loop._data_source for loop in loops]
-    data = _parts(datamodule, train_dataloaders, val_dataloaders)
     with ExitStack() as stack:
         stack.callback(garbage_collection_cuda)  # last of all, when nothing refers to the copy any more
-        for thing in (trainer, strategy, strategy.precision_plugin, *connectors, *loops, *sources, *data):
+        for thing in (*parts_with_state(trainer), *_parts(datamodule, train_dataloaders, val_dataloaders)):
             stack.enter_context(_kept(thing))
-        stack.enter_context(_kept_scaler(strategy.precision_plugin))
+        stack.enter_context(_kept_scaler(trainer.precision_plugin))
         stack.enter_context(_kept_signals())
-        stack.callback(set_rng_state, rng_state())
+        stack.enter_context(preserved())
         _set_up(trainer, callbacks)
-        if datamodule is not None and hasattr(datamodule, "_hparams"):
-            datamodule._hparams = copy.deepcopy(datamodule.hparams)
+        own_hyperparameters(datamodule)
         try:
             yield _copy(model)
         except SystemExit as leaving:  # Lightning's answer to Ctrl-C
@@ -71,15 +64,10 @@ def trial(
 
 def _set_up(trainer: Trainer, callbacks: Iterable[Callback]) -> None:
     """Give ``trainer`` loops, callbacks, logs and a state apart from its own."""
-    old = trainer.fit_loop
-    trainer.fit_loop = _FitLoop(trainer, old.min_epochs, old.max_epochs)
-    trainer.fit_loop.epoch_loop = _TrainingEpochLoop(trainer, old.epoch_loop.min_steps, old.epoch_loop.max_steps)
-    trainer.fit_loop.load_state_dict(copy.deepcopy(old.state_dict()))
-    trainer.fit_loop.restarting = False
+    start_from_fresh_loops(trainer)
     trainer.state, trainer.should_stop = TrainerState(), False
     trainer.callbacks = list(callbacks)  # type: ignore[attr-defined]
     trainer.loggers = [DummyLogger()] if trainer.loggers else []
-    trainer._logger_connector = _LoggerConnector(trainer)
     trainer.profiler = PassThroughProfiler()  # type: ignore[attr-defined]
     trainer.num_sanity_val_steps = 0
 

@@ -1,7 +1,7 @@
 """What to find out before training: learning rates and the batch size."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from lightning.pytorch import LightningDataModule, Trainer
@@ -10,17 +10,99 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.parsing import lightning_hasattr, lightning_setattr
 
+from univnet.common.mistakes import Mistakes
 from univnet.gan.module import GANModule
-from univnet.gan.tuner.batch_size import Plan, find_batch_size
+from univnet.gan.tuner.batch_size import BatchSizeOptions, find_batch_size
+from univnet.gan.tuner.batch_size import Mode as BatchSizeMode
 from univnet.gan.tuner.batch_size_result import BatchSizeSearch
 from univnet.gan.tuner.lr_curve import DEFAULT_METHOD, METHODS, Method
 from univnet.gan.tuner.lr_grid import LRGrid, run_grid
-from univnet.gan.tuner.lr_range_test import RestingError, Sweep, range_test
+from univnet.gan.tuner.lr_range_test import Collapse, Mode, RestingError, Sweep, range_test, sweep_rates
 from univnet.gan.tuner.lr_result import LRRangeTest
-from univnet.gan.tuner.lr_rules import Collapse, Mode, sweep_rates
 
 Optimizer = Literal["generator", "discriminator", "joint", "both", "grid"]
 _PLAYERS = ("generator", "discriminator")
+
+
+@dataclass(frozen=True)
+class LRFindOptions:
+    """How to test a range of learning rates.
+
+    Args:
+        optimizer: whose rate is swept: "generator", "discriminator", "both" one after the other (the second at the
+            rate just found), "joint" for both together at a fixed ratio, or "grid" for every pair of a few rates.
+        min_lr: the first learning rate.
+        max_lr: the last.
+        num_training: updates of the swept player, one at each rate; of each pair of rates in a grid.
+        mode: equal ratios ("exponential") or differences ("linear") between the rates.
+        early_stop_threshold: end where the smoothed loss is this many times the best; ``None`` (null in YAML): do not.
+        monitor: the logged term to watch, such as generator/adversarial, or a mapping of one for each player. Of two
+            players, a single one is the watched term of the player whose name it begins with. Default: the module's
+            ``watched``, for a UnivNet generator/stft and discriminator/loss.
+        rates: the learning rates to test, instead of ``min_lr`` to ``max_lr``.
+        ratio: the discriminator's rate over the generator's in a joint test; default: as configured.
+        repeats: tests from the same weights with other random numbers, of which the curve is the mean.
+        smoothing: weight of a neighbour in the smoothed curve, for each point that it is away; 0 to below 1.
+        collapse: when the discriminator's test ends because it has won.
+        validation_batches: watch the loss on so many validation batches after each update, instead of training's.
+        suggest: the method by which the rates are read off the curves.
+        grid_size: rates of each player in a grid.
+
+    Raises:
+        ValueError: naming every option that is out of range.
+    """
+
+    optimizer: Optimizer = "generator"
+    min_lr: float = 1e-8
+    max_lr: float = 1
+    num_training: int = 100
+    mode: Mode = "exponential"
+    early_stop_threshold: float | None = 4.0
+    monitor: str | Mapping[str, str] | None = None
+    rates: Sequence[float] | None = None
+    ratio: float | None = None
+    repeats: int = 1
+    smoothing: float = 0.8
+    collapse: Collapse = Collapse()
+    validation_batches: int = 0
+    suggest: Method = DEFAULT_METHOD
+    grid_size: int = 5
+
+    def __post_init__(self) -> None:
+        mistakes = Mistakes("learning-rate range test")
+        self.collect_mistakes(mistakes)
+        mistakes.raise_all()
+
+    def collect_mistakes(self, mistakes: Mistakes) -> None:
+        """Note every option that is out of range."""
+
+        def one_of(name: str, allowed: Sequence[str]) -> None:
+            value = getattr(self, name)
+            mistakes.unless(value in allowed, f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+
+        one_of("optimizer", get_args(Optimizer))
+        one_of("mode", get_args(Mode))
+        if self.rates is None:
+            said = f"the rates must be 0 < min_lr < max_lr, got {self.min_lr!r} and {self.max_lr!r}"
+            mistakes.unless(0 < self.min_lr < self.max_lr, said)
+        else:
+            said = f"rates must be at least one learning rate above 0, got {list(self.rates)}"
+            mistakes.unless(len(self.rates) > 0 and min(self.rates) > 0, said)
+        of_a_pair = self.optimizer == "grid"  # the updates at one pair of rates; else one for each rate
+        least = {"num_training": 1 if of_a_pair else 2, "repeats": 1, "validation_batches": 0, "grid_size": 2}
+        for name, smallest in least.items():
+            value = getattr(self, name)
+            mistakes.unless(value >= smallest, f"{name} must be at least {smallest}, got {value!r}")
+        mistakes.unless(self.ratio is None or self.ratio > 0, f"ratio must be above 0, got {self.ratio!r}")
+        mistakes.unless(0 <= self.smoothing < 1, f"smoothing must be at least 0 and below 1, got {self.smoothing!r}")
+        one_of("suggest", METHODS)
+
+    def points(self) -> list[float]:
+        """Return the learning rates to test; in a grid, those of each player."""
+        if self.rates is not None:
+            return list(self.rates)
+        number = self.grid_size if self.optimizer == "grid" else self.num_training
+        return sweep_rates(self.min_lr, self.max_lr, number, self.mode)
 
 
 class Tuner:
@@ -45,7 +127,7 @@ class Tuner:
         dataloaders: Any = None,
         datamodule: LightningDataModule | None = None,
         method: str = "fit",
-        mode: str = "power",
+        mode: BatchSizeMode = "power",
         steps_per_trial: int = 3,
         init_val: int = 2,
         max_trials: int = 25,
@@ -54,7 +136,7 @@ class Tuner:
         max_val: int = 8192,
         *,
         target_batch: int | None = None,
-        memory_budget: int | None = None,
+        memory_budget: int | str | None = None,
     ) -> int | None:
         """Find the batch size that fits into memory, or trains fastest; set it and return it.
 
@@ -68,21 +150,10 @@ class Tuner:
             dataloaders: not to be given.
             datamodule: as in ``Trainer.fit``.
             method: only ``"fit"``.
-            mode: ``"power"`` doubles the size until it does not fit; ``"binsearch"`` then searches between the last
-                two; ``"throughput"`` doubles it too and chooses the smallest size with 98 % of the most examples a
-                second.
-            steps_per_trial: full micro-batches of a trial, at least; every player updates its weights in any case.
-                Also the batches of each validation loader.
-            init_val: the first size tried; if it does not fit, halves of it are, down to 1.
-            max_trials: no more sizes than that are tried; with 0, ``init_val`` is set untried.
             batch_arg_name: the attribute or hyperparameter to set, on the model, the data module or both.
-            margin: share of the largest size that fitted to keep free: the size found is at most
-                ``floor((1 − margin) · largest)``, and at least 1.
-            max_val: try nothing above; nor above the training examples that a rank has in an epoch.
-            target_batch: examples of one update, over all ranks. The size found is then made smaller (by less than
-                half) where K micro-batches come nearer to it; K is ``batch_size_search.accumulate``.
-            memory_budget: bytes of main memory for each training process with its loader workers, when training on the
-                CPU. Default: what it holds, and 90 % of what the machine or cgroup has free, shared among the ranks.
+
+        All other arguments are the fields of :class:`~univnet.gan.tuner.batch_size.BatchSizeOptions`, and described
+        there. With ``target_batch``, the micro-batches to accumulate are ``batch_size_search.accumulate``.
 
         Returns:
             The size, or ``None`` with ``fast_dev_run``.
@@ -93,8 +164,8 @@ class Tuner:
             ValueError: naming every argument that is out of range.
             MemoryError: not even the smallest size fits.
         """
-        plan = Plan(
-            mode, steps_per_trial, init_val, max_trials, batch_arg_name, margin, max_val, target_batch, memory_budget
+        options = BatchSizeOptions(
+            mode, steps_per_trial, init_val, max_trials, margin, max_val, target_batch, memory_budget
         )
         if isinstance(train_dataloaders, LightningDataModule):
             train_dataloaders, datamodule = None, train_dataloaders
@@ -108,7 +179,7 @@ class Tuner:
         if self._trainer.fast_dev_run:  # type: ignore[attr-defined]
             rank_zero_warn("Skipping the batch-size finder since `fast_dev_run` is enabled.")
             return None
-        self.batch_size_search = find_batch_size(self._trainer, model, datamodule, plan)
+        self.batch_size_search = find_batch_size(self._trainer, model, datamodule, options, batch_arg_name)
         return self.batch_size_search.size
 
     def lr_find(
@@ -150,29 +221,12 @@ class Tuner:
             dataloaders: not to be given.
             datamodule: as in ``Trainer.fit``.
             method: only ``"fit"``.
-            min_lr: the first learning rate.
-            max_lr: the last.
-            num_training: updates of the swept player, one at each rate; of each pair of rates in a grid.
-            mode: ``"exponential"`` or ``"linear"`` steps between the rates.
-            early_stop_threshold: end where the smoothed loss is this many times the best; ``None``: do not.
             update_attr: set the rates found on the module (its attribute or hyperparameter).
             attr_name: the attribute's name, default ``generator_lr`` or ``discriminator_lr``; for two players a
                 mapping of both.
-            optimizer: whose rate is swept: ``"generator"``, ``"discriminator"``, both players' one after the other
-                (``"both"``: the second test at the rate just found), both at a fixed ratio (``"joint"``), or every
-                pair of ``grid_size`` rates each (``"grid"``). A player that is not swept trains at its own rate.
-            monitor: the logged term to watch, such as ``generator/adversarial``, or one for each player. Of two
-                players, a single one is the watched term of the player whose name it begins with. Default: the
-                module's ``watched``.
-            rates: the learning rates to test, instead of ``min_lr`` to ``max_lr``.
-            ratio: the discriminator's rate over the generator's in a joint test; default: as configured.
-            repeats: tests from the same weights with other random numbers, of which the curve is the mean.
-            smoothing: weight of a neighbour in the smoothed curve, for each point that it is away; 0 to below 1.
-            collapse: when the discriminator's test ends because it has won.
-            validation_batches: watch the loss on so many validation batches after each update, instead of training's.
             ckpt_path: a checkpoint to start from.
-            suggest: the method by which the rates are suggested.
-            grid_size: rates of each player in a grid.
+
+        All other arguments are the fields of :class:`LRFindOptions`, and described there.
 
         Returns:
             The curves, or the grid; ``None`` under ``fast_dev_run``.
@@ -183,22 +237,47 @@ class Tuner:
                 warns, and returns the generator's curve).
             AttributeError: where ``update_attr`` has nothing to set.
         """
+        options = LRFindOptions(
+            optimizer=optimizer,
+            min_lr=min_lr,
+            max_lr=max_lr,
+            num_training=num_training,
+            mode=mode,
+            early_stop_threshold=early_stop_threshold,
+            monitor=monitor,
+            rates=rates,
+            ratio=ratio,
+            repeats=repeats,
+            smoothing=smoothing,
+            collapse=collapse,
+            validation_batches=validation_batches,
+            suggest=suggest,
+            grid_size=grid_size,
+        )
         trainer = self._trainer
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             rank_zero_warn("Skipping the learning-rate range test since `fast_dev_run` is enabled.")
             return None
-        if method != "fit" or dataloaders is not None:
-            raise MisconfigurationException("the learning-rate range test trains: give method='fit' and no dataloaders")
-        if any(isinstance(callback, LearningRateFinder) for callback in trainer.callbacks):  # type: ignore[attr-defined]
-            raise MisconfigurationException("the trainer has Lightning's LearningRateFinder: leave it out")
-        _check(model, optimizer, repeats, smoothing, suggest, grid_size)
+        mistakes = Mistakes("Tuner.lr_find")
+        mistakes.unless(
+            isinstance(model, GANModule),
+            f"{type(model).__name__} is no univnet.gan.GANModule: Lightning's own Tuner serves models of one optimizer",
+        )
+        mistakes.unless(
+            method == "fit" and dataloaders is None,
+            "the learning-rate range test trains: give method='fit' and no dataloaders",
+        )
+        mistakes.unless(
+            not any(isinstance(each, LearningRateFinder) for each in trainer.callbacks),  # type: ignore[attr-defined]
+            "the trainer has Lightning's LearningRateFinder: leave it out",
+        )
+        mistakes.raise_all(MisconfigurationException)
         players = (optimizer,) if optimizer in _PLAYERS else _PLAYERS
         names = _attributes(model, players, attr_name) if update_attr else {}
         data = {"train_dataloaders": train_dataloaders, "val_dataloaders": val_dataloaders, "datamodule": datamodule}
-        points = grid_size if optimizer == "grid" else num_training
         sweep = Sweep(
             players=players,
-            rates=sweep_rates(min_lr, max_lr, points, mode) if rates is None else list(rates),
+            rates=options.points(),
             monitor=_monitors(model, players, monitor),
             ratio=ratio,
             threshold=early_stop_threshold,
@@ -226,24 +305,6 @@ class Tuner:
                 if rate is not None:
                     lightning_setattr(model, names[player], rate)
         return found
-
-
-def _check(model: Any, optimizer: str, repeats: int, smoothing: float, suggest: str, grid_size: int) -> None:
-    if not isinstance(model, GANModule):
-        raise MisconfigurationException(
-            f"{type(model).__name__} is no univnet.gan.GANModule: Lightning's own Tuner serves models of one optimizer"
-        )
-    rules = {
-        f"optimizer must be one of {', '.join(get_args(Optimizer))}, got {optimizer!r}": (
-            optimizer in get_args(Optimizer)
-        ),
-        f"repeats must be at least 1, got {repeats}": repeats >= 1,
-        f"smoothing must be at least 0 and below 1, got {smoothing}": 0 <= smoothing < 1,
-        f"suggest must be one of {', '.join(METHODS)}, got {suggest!r}": suggest in METHODS,
-        f"grid_size must be at least 2, got {grid_size}": grid_size >= 2,
-    }
-    if wrong := [rule for rule, kept in rules.items() if not kept]:
-        raise ValueError("; ".join(wrong))
 
 
 def _attributes(model: GANModule, players: Sequence[str], attr_name: str | Mapping[str, str]) -> dict[str, str]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from lightning.pytorch.utilities.memory import is_oom_error
 
-from univnet.gan.tuner.out_of_memory import is_out_of_memory, reason
+from univnet.gan.tuner.memory import is_out_of_memory, reason
 
 MESSAGES = [
     "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.10 GiB",

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from univnet.gan.tuner.size_search import accumulation, fastest, largest, with_margin
+from univnet.gan.tuner.batch_size import accumulation, fastest, largest, with_margin
 
 
 def searched(limit: int, first: int, cap: int, bisect: bool, max_trials: int = 100) -> tuple[int, list[int]]:
