@@ -25,7 +25,7 @@ METRICS: dict[str, Measure] = {
 # What a table of vocoders has by default.
 TABLE = (
     *("mstft", "pesq", "stoi", "estoi", "mcd", "pitch", "periodicity", "vuv_f1"),
-    *("stft", "mel", "distillmos"),
+    *("stft_loss", "mel_l1", "distillmos"),
 )
 
 

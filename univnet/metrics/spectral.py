@@ -32,7 +32,7 @@ def mstft(fake: Tensor, real: Tensor, sample_rate: int) -> float:
 
 
 @measure(
-    "stft",
+    "stft_loss",
     title="val/stft",
     unit="",
     better="lower",
@@ -40,7 +40,7 @@ def mstft(fake: Tensor, real: Tensor, sample_rate: int) -> float:
     source="this package's reconstruction loss: spectral convergence plus log-magnitude L1 (arXiv 2106.07889 §2.3), "
     "as training validates by; at the audio's own rate",
 )
-def stft(fake: Tensor, real: Tensor, sample_rate: int) -> float:
+def stft_loss(fake: Tensor, real: Tensor, sample_rate: int) -> float:
     """Return the sum of the terms of ``univnet.losses.MultiResolutionSTFTLoss()`` on the whole utterance."""
     if len(fake) < _LEAST:
         return float("nan")
@@ -49,7 +49,7 @@ def stft(fake: Tensor, real: Tensor, sample_rate: int) -> float:
 
 
 @measure(
-    "mel",
+    "mel_l1",
     title="log-mel L1",
     unit="natural log",
     better="lower",
@@ -57,7 +57,7 @@ def stft(fake: Tensor, real: Tensor, sample_rate: int) -> float:
     source="mean absolute difference of log-mel-spectrograms (univnet.LogMelSpectrogram: 100 bands up to half the "
     "sample rate, FFT 1024, hop 256); at the audio's own rate",
 )
-def mel(fake: Tensor, real: Tensor, sample_rate: int) -> float:
+def mel_l1(fake: Tensor, real: Tensor, sample_rate: int) -> float:
     """Return the mean absolute difference of the two log-mel-spectrograms."""
     spectrogram = _mel(sample_rate).to(fake.device)
     if len(fake) < spectrogram.hop_length:
