@@ -17,6 +17,7 @@ install: $(VENV)/installed
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(RUN)/python || $(PYTHON) -m venv $(VENV)
 	$(RUN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	-$(RUN)/python -m pip install --quiet --constraint constraints.txt pesq  # needs a C compiler; tests of PESQ skip
 	touch $@
 
 demo: install
