@@ -11,27 +11,17 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
-from support.small import GENERATOR, MEL, MPD, MRD, RESOLUTIONS
+from support.small import MEL, small_univnet
 from torch.utils.data import DataLoader
 
-from univnet import Generator, LogMelSpectrogram, UnivNet
+from univnet import LogMelSpectrogram, UnivNet
 from univnet.audio.picture import mel_picture
 from univnet.callbacks import AudioThroughput, LastCheckpoint, ValidationSamples
 from univnet.gan import Updates
-from univnet.losses import MultiResolutionSTFTLoss
-from univnet.models import Discriminator, MultiPeriodDiscriminator, MultiResolutionSpectrogramDiscriminator
 
 
 def univnet(accumulate: int = 1) -> UnivNet:
-    torch.manual_seed(0)
-    mrd, mpd = MultiResolutionSpectrogramDiscriminator(**MRD), MultiPeriodDiscriminator(**MPD)
-    return UnivNet(
-        Generator(**GENERATOR),
-        Discriminator(mrd, mpd),
-        LogMelSpectrogram(**MEL),
-        MultiResolutionSTFTLoss(RESOLUTIONS),
-        generator_updates=Updates(accumulate=accumulate),
-    )
+    return small_univnet(generator_updates=Updates(accumulate=accumulate))
 
 
 @pytest.fixture

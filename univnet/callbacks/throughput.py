@@ -1,17 +1,20 @@
 """How fast training goes, in the unit that vocoder people compare."""
 
 import time
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-
-from univnet.module import UnivNet
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 
 class AudioThroughput(Callback):
     """Log ``throughput/audio_seconds_per_second``: seconds of audio trained per second of wall time, all ranks.
 
-    Measured over each logging interval; validation is left out.
+    Measured over each logging interval; validation is left out. The module has the audio's ``sample_rate`` in Hz; its
+    batches hold ``"audio"``.
+
+    Raises:
+        MisconfigurationException: before training, where the module has no ``sample_rate``.
     """
 
     def __init__(self) -> None:
@@ -20,6 +23,13 @@ class AudioThroughput(Callback):
 
     def _restart(self) -> None:
         self._samples, self._since = 0, time.perf_counter()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a module without a sample rate."""
+        if not hasattr(pl_module, "sample_rate"):
+            raise MisconfigurationException(
+                f"AudioThroughput counts seconds: let {type(pl_module).__name__}.sample_rate say the samples per second"
+            )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
@@ -34,12 +44,11 @@ class AudioThroughput(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count this batch, and log where the trainer logs."""
-        assert isinstance(pl_module, UnivNet)
         self._samples += batch["audio"].numel()
         step, every = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
         if not every or step % every or step == self._logged_at:
             return
-        seconds = self._samples * trainer.world_size / pl_module.mel.sample_rate
+        seconds = self._samples * trainer.world_size / cast(int, pl_module.sample_rate)
         speed = seconds / (time.perf_counter() - self._since)
         for logger in trainer.loggers:
             logger.log_metrics({"throughput/audio_seconds_per_second": speed}, step=step)

@@ -27,7 +27,7 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    short = path.name.encode()[:_LONGEST].decode(errors="ignore")
+    short = os.fsencode(path.name)[:_LONGEST].decode(errors="ignore")  # also for a name that is not UTF-8
     partial = path.with_name(f".{short}.{_host()}.{os.getpid()}{_MARK}")
     try:
         yield partial
