@@ -27,7 +27,7 @@ PARTS: dict[str, set[str]] = {
     "metrics": {"audio", "data", "losses"},
     "vocoder": {"audio", "gan", "models", "weights"},
     "module": {"audio", "gan", "losses", "models", "runtime"},
-    "callbacks": {"audio", "metrics"},
+    "callbacks": {"audio", "gan", "metrics"},
     "benchmarks": {"audio", "convert", "data", "gan", "losses", "models", "module", "runtime", "vocoder"},
 }
 PARTS["cli"] = {*PARTS}
