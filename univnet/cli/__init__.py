@@ -32,6 +32,7 @@ class Verb(NamedTuple):
 
 
 VERBS = {
+    "prepare": Verb("prepare", "make a corpus ready to train on: resampled, checked, split, listed"),
     "fit": Verb("training", "train, or go on training (--ckpt_path last)", ("fit",)),
     "validate": Verb("training", "measure a checkpoint (--ckpt_path FILE)", ("validate",)),
     "find-lr": Verb("find_lr", "find learning rates for both players"),
