@@ -1,6 +1,8 @@
 """Audio files as Lightning wants them: one object that gives the training and validation batches."""
 
+import os
 import signal
+import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -234,5 +236,21 @@ class AudioDataModule(LightningDataModule):
 
 
 def _leave_stopping_to_the_trainer(_: int) -> None:
-    # A cluster's SIGTERM goes to every process: without its readers the trainer could not end in good order.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """Let a loader's process end when the trainer ends it, and not before: without its readers it could not finish.
+
+    A cluster sends its signals to every process, a terminal its Ctrl-C. Only a SIGTERM from the trainer counts.
+    """
+    for name in ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if not hasattr(signal, "sigwaitinfo"):  # no way to tell who sent it
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(trainer: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != trainer:
+        pass
+    os._exit(0)

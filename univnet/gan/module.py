@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar, Self
 
+from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DDPStrategy, ParallelStrategy, SingleDeviceStrategy
@@ -13,9 +14,16 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
-from univnet.gan.lightning_internals import attached_trainer, ddp_options, lent_scaler, set_logging_step
+from univnet.gan.endurance.checkpoint_io import WholeCheckpointIO
+from univnet.gan.lightning_internals import (
+    attached_trainer,
+    ddp_options,
+    lent_scaler,
+    mark_micro_batches,
+    set_logging_step,
+)
 from univnet.gan.precision import no_autocast
-from univnet.gan.resume import Progress, capture, replay, restore
+from univnet.gan.resume import Progress, capture, check_complete, replay, restore
 from univnet.gan.schedules import Schedules
 from univnet.gan.updates import Player, Updates, frozen
 
@@ -186,8 +194,19 @@ class GANModule(LightningModule):
     def on_validation_model_zero_grad(self) -> None:
         """Keep the gradients of open windows through validation; closed windows have none."""
 
+    def on_micro_batch_end(self) -> None:
+        """Take note: between here and the next training step, checkpoints hold the state that is reached now."""
+        self._progress.micro_batch_ended(self.trainer)
+
+    def on_fetch_start(self) -> None:
+        """Take note that the next micro-batch is being fetched."""
+        self._progress.fetches()
+
     def setup(self, stage: str) -> None:
-        """Give DDP the flag that two players need, or refuse a strategy that cannot train them."""
+        """Have checkpoints written whole, and give DDP the flag that two players need.
+
+        A strategy that cannot train two players is refused.
+        """
         strategy = self.trainer.strategy
         if isinstance(strategy, DDPStrategy):
             # In each player's turn the other's parameters get no gradient.
@@ -200,6 +219,9 @@ class GANModule(LightningModule):
             raise MisconfigurationException(
                 f"{type(strategy).__name__} cannot train two players: use strategy=auto or strategy=ddp"
             )
+        if type(strategy.checkpoint_io) is TorchCheckpointIO:  # the user has chosen no other
+            strategy.checkpoint_io = WholeCheckpointIO()
+        mark_micro_batches(self.trainer)
 
     def on_train_start(self) -> None:
         """Bind each player to its optimizer and, after a resume, put its open window back."""
@@ -234,9 +256,14 @@ class GANModule(LightningModule):
             checkpoint["gan"] = capture(self.trainer, self.updates, self.schedules, self._progress)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what :meth:`on_train_start` restores, if it is to train."""
+        """Keep what :meth:`on_train_start` restores, if it is to train.
+
+        Raises:
+            ValueError: training cannot go on from ``checkpoint``, because parts of it are missing; names them.
+        """
         trainer = attached_trainer(self)
-        if trainer is not None and trainer.state.fn == TrainerFn.FITTING and "gan" in checkpoint:
+        if trainer is not None and trainer.state.fn == TrainerFn.FITTING:
+            check_complete(checkpoint, self.updates)
             self._resumed = checkpoint["gan"]
             self._progress.resumed(replay(trainer, checkpoint))
 
