@@ -1,6 +1,7 @@
 """Sound in and out: the one mel spectrogram, and reading, resampling and writing files."""
 
+from univnet.audio.formats import MelFormat
 from univnet.audio.io import audio_length, read_segment, resampled_length, write_audio
 from univnet.audio.mel import LogMelSpectrogram
 
-__all__ = ["LogMelSpectrogram", "audio_length", "read_segment", "resampled_length", "write_audio"]
+__all__ = ["LogMelSpectrogram", "MelFormat", "audio_length", "read_segment", "resampled_length", "write_audio"]
