@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from collections.abc import Iterable, Iterator
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 from univnet.audio import LogMelSpectrogram
 from univnet.gan import averaged_weights
 from univnet.models import Generator
+from univnet.models.streaming import FrameNoise, Stream
 
 EDGE_FRAMES = 10  # of silence around the input: without them the first and last samples click
 CHUNK_FRAMES = 384  # longer input is made in pieces; at 256 samples a frame, c32's largest tensor is then 25 MB
@@ -75,7 +77,8 @@ class Vocoder(nn.Module):
 
         Args:
             mel: natural-log mel-spectrograms of the kind that ``vocoder.mel`` makes.
-            seed: fixes the input noise, so that equal inputs give equal audio; ``None`` draws fresh noise.
+            seed: fixes the input noise, so that equal inputs give equal audio; ``None`` draws fresh noise. A frame's
+                noise depends on its place and the batch size, not on how many frames follow.
             chunk_frames: make so many frames at a time, neighbours overlapping by twice ``generator.context_frames``;
                 ``None`` makes the whole at once. Memory grows with it and with the batch: some 200 MB for a chunk
                 of c32.
@@ -90,14 +93,47 @@ class Vocoder(nn.Module):
         if chunk_frames is not None and chunk_frames <= overlap:
             raise ValueError(f"chunk_frames must be more than the overlap of {overlap} frames, or None: {chunk_frames}")
         mel = mel.to(weight.dtype)
-        silence = torch.log(torch.tensor(self.mel.floor)).item()
-        padded = F.pad(mel, (EDGE_FRAMES, EDGE_FRAMES), value=silence)
-        source = None if seed is None else torch.Generator(mel.device).manual_seed(seed)
-        shape = (len(mel), self.generator.noise_channels, padded.shape[2])
-        # Drawn for the whole, so that the audio does not hang on the chunks.
-        noise = torch.randn(shape, generator=source, dtype=mel.dtype, device=mel.device)
+        padded = F.pad(mel, (EDGE_FRAMES, EDGE_FRAMES), value=self._silence)
+        # Drawn for the whole, so that the audio does not depend on the chunks.
+        noise = FrameNoise(len(mel), self.generator.noise_channels, seed, mel.dtype, mel.device).take(padded.shape[2])
         edge = EDGE_FRAMES * self.generator.hop_length
         return self._in_chunks(padded, noise, chunk_frames)[..., edge:-edge]
+
+    def stream(
+        self, mel_chunks: Iterable[Tensor], seed: int | None = 0, chunk_frames: int = CHUNK_FRAMES
+    ) -> Iterator[Tensor]:
+        """Yield audio as frames come: together, what ``forward`` gives for the whole mel, up to rounding (1e-5).
+
+        A frame's audio is yielded once ``generator.context_frames`` more frames have come (17 for UnivNet's sizes:
+        0.18 s at 24 kHz), the last ones' at the end. Memory does not grow with the length. Each chunk costs
+        the work of twice ``context_frames`` frames on top, so chunks of some dozens of frames cost less than single
+        ones.
+
+        Args:
+            mel_chunks: the mel in pieces (batch, n_mels, frames), of any number of frames each.
+            seed: of the input noise, as in ``forward``.
+            chunk_frames: longer pieces are made so many frames at a time.
+
+        Yields:
+            Audio (batch, 1, samples), at least one sample.
+
+        Raises:
+            ValueError: for a piece of another shape, or chunks no longer than their overlap.
+        """
+        stream = self.open_stream(seed, chunk_frames)
+        for mel in mel_chunks:
+            if (audio := stream.push(mel)).shape[2]:
+                yield audio
+        if (audio := stream.flush()).shape[2]:
+            yield audio
+
+    def open_stream(self, seed: int | None = 0, chunk_frames: int = CHUNK_FRAMES) -> Stream:
+        """Return what :meth:`stream` uses, to ``push`` frames as they come and to ``flush`` at the end."""
+        return Stream(self.generator, seed, EDGE_FRAMES, self._silence, chunk_frames)
+
+    @property
+    def _silence(self) -> float:
+        return math.log(self.mel.floor)
 
     def _in_chunks(self, mel: Tensor, noise: Tensor, chunk_frames: int | None) -> Tensor:
         frames, hop, context = mel.shape[2], self.generator.hop_length, self.generator.context_frames
