@@ -16,7 +16,9 @@ ALLOWED = {
     "losses": {"torch"},
     "audio": {"torch", "torchaudio", "numpy", "soundfile", "matplotlib"},
     "data": {"torch", "lightning", "numpy", "soundfile", "univnet.audio"},
-    "vocoder": {"torch", "univnet.audio", "univnet.gan", "univnet.models"},
+    "vocoder": {"torch", "univnet.audio", "univnet.gan", "univnet.models", "univnet.weights"},
+    "weights": {"torch", "numpy", "safetensors", "huggingface_hub", "yaml", "onnx", "onnxruntime"}
+    | {"univnet.audio", "univnet.common", "univnet.convert", "univnet.gan", "univnet.models"},
     "runtime": {"torch"},
     "benchmarks": {
         "torch",

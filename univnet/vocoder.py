@@ -1,11 +1,10 @@
 """Load a trained vocoder and make audio with it."""
 
 import math
-import pickle
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +14,7 @@ from univnet.audio import LogMelSpectrogram
 from univnet.gan import averaged_weights
 from univnet.models import Generator
 from univnet.models.streaming import FrameNoise, Stream
+from univnet.weights.reading import read_pickle
 
 EDGE_FRAMES = 10  # of silence around the input: without them the first and last samples click
 CHUNK_FRAMES = 384  # longer input is made in pieces; at 256 samples a frame, c32's largest tensor is then 25 MB
@@ -31,11 +31,16 @@ class Vocoder(nn.Module):
     Args:
         generator: a trained generator; its weight norm is folded away.
         mel: the mel-spectrogram it was trained on.
+
+    Attributes:
+        about: what is known of its training, for the model card: ``data``, ``license``, ``updates``, ``weights``
+            (raw or averaged), ``metrics``.
     """
 
     def __init__(self, generator: Generator, mel: LogMelSpectrogram) -> None:
         super().__init__()
         self.generator, self.mel = generator, mel
+        self.about: dict[str, Any] = {}
         self.generator.remove_weight_norm()
         self.requires_grad_(False)
         self.eval()
@@ -64,7 +69,43 @@ class Vocoder(nn.Module):
         if not any(".parametrizations." in name for name in chosen):  # weights as they take effect
             generator.remove_weight_norm()
         generator.load_state_dict(chosen)
-        return cls(generator, LogMelSpectrogram(**about["mel"]))
+        vocoder = cls(generator, LogMelSpectrogram(**about["mel"]))
+        vocoder.about = _history(checkpoint) | {"weights": "averaged" if averaged else "raw"}
+        return vocoder
+
+    @classmethod
+    def from_pretrained(cls, name: str | PathLike[str], revision: str | None = None) -> Self:
+        """Load what :meth:`save_pretrained` wrote, or a folder of ``transformers.UnivNetModel``.
+
+        Args:
+            name: a folder, an ``OWNER/NAME`` of the Hugging Face hub, or ``"demo"``: the small vocoder in the
+                repository's ``data/pretrained``. A folder needs no network.
+            revision: a branch, tag or commit of the hub's.
+
+        Raises:
+            FileNotFoundError: there is no such folder, or a file is missing in it.
+            ValueError: a file is damaged, or they do not fit each other.
+        """
+        from univnet.weights.folder import find_folder, read_folder
+
+        generator, mel, about = read_folder(find_folder(name, revision))
+        vocoder = cls(cast(Generator, generator), mel)
+        vocoder.about = about
+        return vocoder
+
+    def save_pretrained(self, folder: str | PathLike[str], about: Mapping[str, Any] | None = None) -> Path:
+        """Write safetensors, a JSON configuration and a model card to ``folder``; return it.
+
+        Args:
+            folder: made where missing; ``hf upload OWNER/NAME FOLDER`` publishes it.
+            about: added to :attr:`about`, such as ``{"data": "LibriTTS", "license": "cc-by-4.0"}``.
+
+        Raises:
+            ValueError: ``folder`` is a file, or ``about`` has what no card knows.
+        """
+        from univnet.weights.folder import save_folder
+
+        return save_folder(folder, self.generator, self.mel, {**self.about, **(about or {})})
 
     @property
     def sample_rate(self) -> int:
@@ -163,15 +204,16 @@ def read_checkpoint(path: str | PathLike[str]) -> dict[str, Any]:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        what = "holds code besides weights and is not loaded" if "global" in str(error).lower() else "is no checkpoint"
-        raise ValueError(f"{path} {what}: give a file that univnet's training wrote") from error
-    except Exception as error:  # torch raises many kinds for a file that is damaged
-        raise ValueError(
-            f"{path} is damaged or no checkpoint: give another file that univnet's training wrote"
-        ) from error
+    checkpoint = read_pickle(path)
     if not isinstance(checkpoint, dict) or not {"univnet", "state_dict"} <= checkpoint.keys():
         raise ValueError(f"{path} is not a checkpoint that univnet's training wrote")
     return checkpoint
+
+
+def _history(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a checkpoint tells of its training: the updates, and the metrics it was chosen by."""
+    kept = [state for state in checkpoint.get("callbacks", {}).values() if isinstance(state, dict)]
+    scores = {state.get("monitor"): state.get("current_score") for state in kept}
+    metrics = {name: float(score) for name, score in scores.items() if name and score is not None}
+    known = {"updates": checkpoint.get("global_step"), "metrics": metrics}
+    return {name: value for name, value in known.items() if value}
