@@ -2,7 +2,7 @@
 
 import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from univnet.audio import LogMelSpectrogram
 from univnet.models import Generator
 
+_GAIN = "parametrizations.weight.original0"  # ends the names of weight normalization's gains
 _LARGEST_JSON = 1 << 20  # bytes
 
 
@@ -89,7 +91,11 @@ def check_tensors(state: Any, where: str) -> dict[str, Tensor]:
 
 
 def build_generator(
-    config: Any, state: Mapping[str, Tensor], where: str, kind: type[nn.Module] = Generator
+    config: Any,
+    state: Mapping[str, Tensor],
+    where: str,
+    kind: type[nn.Module] = Generator,
+    theirs: Callable[[str], str] = str,
 ) -> nn.Module:
     """Return a generator with these weights, as they are in ``state``: weight-normed, or as they take effect.
 
@@ -100,6 +106,7 @@ def build_generator(
         state: names and tensors.
         where: the file, for messages.
         kind: the class.
+        theirs: maps our name of a weight to the one in ``state``.
 
     Raises:
         ValueError: the arguments are not the constructor's, or the weights do not fit them: names what differs.
@@ -111,19 +118,33 @@ def build_generator(
             generator: Any = kind(**config)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ValueError(f"{where} describes no generator that can be built: {error}") from error
-    if not any(".parametrizations." in name for name in state):
-        generator.remove_weight_norm()
-    shapes = {name: tuple(value.shape) for name, value in generator.state_dict().items()}
-    given = {name: tuple(value.shape) for name, value in state.items()}
-    if differ := sorted(name for name in shapes.keys() | given.keys() if shapes.get(name) != given.get(name)):
-        first = differ[0]
-        more = f", and {len(differ) - 1} more differ" if len(differ) > 1 else ""
-        raise ValueError(
-            f"the weights in {where} do not fit its generator: {first} is {given.get(first, 'missing')} in the file "
-            f"and {shapes.get(first, 'missing')} in the generator{more}"
-        )
-    generator.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
+    fill(generator, state, where, theirs)
     return generator
+
+
+def fill(module: Any, state: Mapping[str, Tensor], where: str, theirs: Callable[[str], str] = str) -> None:
+    """Give ``module``, built on the meta device, the weights in ``state``, weight-normed or not as they are there.
+
+    Raises:
+        ValueError: names or shapes differ: names the first that does.
+    """
+    if not any(name.endswith(theirs(_GAIN)) for name in state):
+        for each in list(module.modules()):
+            if parametrize.is_parametrized(each, "weight"):
+                parametrize.remove_parametrizations(each, "weight")
+    left, found, differ = dict(state), {}, []
+    for name, value in module.state_dict().items():
+        given = left.pop(theirs(name), None)
+        if given is None or given.shape != value.shape:
+            shape = "missing" if given is None else tuple(given.shape)
+            differ.append(f"{theirs(name)} is {shape} in the file and {tuple(value.shape)} here")
+        else:
+            found[name] = given.float()
+    differ += [f"{name} is {tuple(value.shape)} in the file and missing here" for name, value in left.items()]
+    if differ:
+        more = f", and {len(differ) - 1} more differ" if len(differ) > 1 else ""
+        raise ValueError(f"the weights in {where} do not fit what it describes: {differ[0]}{more}")
+    module.load_state_dict(found, assign=True)
 
 
 def build_mel(config: Any, generator: Any, where: str) -> LogMelSpectrogram:
