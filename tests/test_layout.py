@@ -17,7 +17,7 @@ ALLOWED = {
     "audio": {"torch", "torchaudio", "numpy", "soundfile", "matplotlib"},
     "data": {"torch", "lightning", "numpy", "soundfile", "univnet.audio"},
     "vocoder": {"torch", "univnet.audio", "univnet.gan", "univnet.models", "univnet.weights"},
-    "weights": {"torch", "numpy", "safetensors", "huggingface_hub", "yaml", "onnx", "onnxruntime"}
+    "weights": {"torch", "numpy", "safetensors", "huggingface_hub", "yaml", "onnx", "onnxscript"}
     | {"univnet.audio", "univnet.common", "univnet.convert", "univnet.gan", "univnet.models"},
     "runtime": {"torch"},
     "benchmarks": {

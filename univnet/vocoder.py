@@ -13,10 +13,9 @@ from torch.nn import functional as F
 from univnet.audio import LogMelSpectrogram
 from univnet.gan import averaged_weights
 from univnet.models import Generator
-from univnet.models.streaming import FrameNoise, Stream
+from univnet.models.streaming import EDGE_FRAMES, FrameNoise, Stream
 from univnet.weights.reading import read_pickle
 
-EDGE_FRAMES = 10  # of silence around the input: without them the first and last samples click
 CHUNK_FRAMES = 384  # longer input is made in pieces; at 256 samples a frame, c32's largest tensor is then 25 MB
 TAIL_FRAMES = 32  # the last piece is a multiple of this, where there is room
 
@@ -134,7 +133,7 @@ class Vocoder(nn.Module):
         if chunk_frames is not None and chunk_frames <= overlap:
             raise ValueError(f"chunk_frames must be more than the overlap of {overlap} frames, or None: {chunk_frames}")
         mel = mel.to(weight.dtype)
-        padded = F.pad(mel, (EDGE_FRAMES, EDGE_FRAMES), value=self._silence)
+        padded = F.pad(mel, (EDGE_FRAMES, EDGE_FRAMES), value=self.silence)
         # Drawn for the whole, so that the audio does not depend on the chunks.
         noise = FrameNoise(len(mel), self.generator.noise_channels, seed, mel.dtype, mel.device).take(padded.shape[2])
         edge = EDGE_FRAMES * self.generator.hop_length
@@ -170,10 +169,11 @@ class Vocoder(nn.Module):
 
     def open_stream(self, seed: int | None = 0, chunk_frames: int = CHUNK_FRAMES) -> Stream:
         """Return what :meth:`stream` uses, to ``push`` frames as they come and to ``flush`` at the end."""
-        return Stream(self.generator, seed, EDGE_FRAMES, self._silence, chunk_frames)
+        return Stream(self.generator, seed, EDGE_FRAMES, self.silence, chunk_frames)
 
     @property
-    def _silence(self) -> float:
+    def silence(self) -> float:
+        """The value of a mel frame without sound."""
         return math.log(self.mel.floor)
 
     def _in_chunks(self, mel: Tensor, noise: Tensor, chunk_frames: int | None) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from univnet.models.generator import Generator
 
+EDGE_FRAMES = 10  # of silence around the input: without them the first and last samples click
 NOISE_FRAMES = 64  # drawn at a time: a whole mel's noise and a stream's are the same numbers, whatever comes at once
 
 
