@@ -70,6 +70,9 @@ class UnivNet(GANModule):
         compile: let ``torch.compile`` make kernels of the networks' blocks in the first updates: minutes, which long
             runs win back. Anew for every batch size and segment length; validation goes without. Checkpoints are as
             ever.
+        discriminator_warmup: discriminator updates on the audio of a generator that rests, when the game begins:
+            discriminators that are fresh beside a trained generator learn to tell its audio first. ``global_step``,
+            which counts the generator's updates, rests meanwhile; ``warmup/…`` is logged at the discriminator's.
 
     Raises:
         ValueError: naming every number that is negative, every way in which the generator and the mel-spectrogram do
@@ -95,6 +98,7 @@ class UnivNet(GANModule):
         generator_updates: Updates = Updates(),
         discriminator_updates: Updates = Updates(),
         compile: bool = False,
+        discriminator_warmup: int = 0,
     ) -> None:
         super().__init__(generator_updates, discriminator_updates)
         self.save_hyperparameters("generator_lr", "discriminator_lr")  # plain numbers, which a tuner may set
@@ -103,10 +107,12 @@ class UnivNet(GANModule):
         self.mel = mel or LogMelSpectrogram()
         self.stft_loss = stft_loss or MultiResolutionSTFTLoss()
         self.stft_weight, self.discriminator_start = stft_weight, discriminator_start
+        self.discriminator_warmup = discriminator_warmup
         self._make_optimizer = {"generator": generator_optimizer, "discriminator": discriminator_optimizer}
         self._schedule = {"generator": generator_schedule, "discriminator": discriminator_schedule}
         self._shared_forward = SharedForward(least_squares_of_generator, least_squares_of_discriminator)
         self._to_compile = compile
+        self._warming = False  # in this micro-batch
         self._check_fit()
 
     def _check_fit(self) -> None:
@@ -116,6 +122,7 @@ class UnivNet(GANModule):
             "discriminator_lr": self.hparams["discriminator_lr"],
             "stft_weight": self.stft_weight,
             "discriminator_start": self.discriminator_start,
+            "discriminator_warmup": self.discriminator_warmup,
         }
         wrong = [f"{name} must not be negative, got {value}" for name, value in numbers.items() if value < 0]
         if self.generator.hop_length != mel["hop_length"]:
@@ -150,16 +157,39 @@ class UnivNet(GANModule):
         """Whether the discriminator plays yet."""
         return self.global_step >= self.discriminator_start
 
+    @property
+    def warming_up(self) -> bool:
+        """Whether the discriminator learns alone, on the audio of a generator that rests."""
+        return self.adversarial and self.updates["discriminator"].steps < self.discriminator_warmup
+
     def on_batch_size_trial(self) -> None:
-        """Let the discriminator play."""
-        self.discriminator_start = 0
+        """Let both play."""
+        self.discriminator_start = self.discriminator_warmup = 0
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Log the warm-up, at the discriminator's updates; the generator's, at which the rest is logged, rest."""
+        player = self.updates["discriminator"]
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if not self._warming or not player.steps or player.position or not every or player.steps % every:
+            return
+        scalars = {f"warmup/{name.partition('/')[2]}": float(value) for name, value in player.metrics().items()}
+        for logger in self.trainer.loggers:
+            logger.log_metrics(scalars, step=player.steps)
+            logger.save()
 
     def generate(self, batch: Batch) -> Tensor:
         """Return audio (batch, 1, samples) for the batch's mel-spectrograms and fresh noise."""
-        return self.generator(batch["mel"])
+        self._warming = self.warming_up
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self._warming):
+            return self.generator(batch["mel"])
 
-    def generator_loss(self, batch: Batch, fake: Tensor) -> dict[str, Tensor]:
-        """Return the adversarial loss plus ``stft_weight`` times the reconstruction loss, and their terms."""
+    def generator_loss(self, batch: Batch, fake: Tensor) -> dict[str, Tensor] | None:
+        """Return the adversarial loss plus ``stft_weight`` times the reconstruction loss, and their terms.
+
+        ``None`` while the discriminator warms up.
+        """
+        if self._warming:
+            return None
         terms = self._reconstruction(fake, batch["audio"])
         loss = self.stft_weight * terms["stft"]
         if self.adversarial:

@@ -15,6 +15,7 @@ from univnet.gan import averaged_weights
 from univnet.models import Generator
 from univnet.models.streaming import EDGE_FRAMES, FrameNoise, Stream
 from univnet.weights.reading import read_pickle
+from univnet.weights.sources import history
 
 CHUNK_FRAMES = 384  # longer input is made in pieces; at 256 samples a frame, c32's largest tensor is then 25 MB
 TAIL_FRAMES = 32  # the last piece is a multiple of this, where there is room
@@ -69,7 +70,7 @@ class Vocoder(nn.Module):
             generator.remove_weight_norm()
         generator.load_state_dict(chosen)
         vocoder = cls(generator, LogMelSpectrogram(**about["mel"]))
-        vocoder.about = _history(checkpoint) | {"weights": "averaged" if averaged else "raw"}
+        vocoder.about = history(checkpoint) | {"weights": "averaged" if averaged else "raw"}
         return vocoder
 
     @classmethod
@@ -208,12 +209,3 @@ def read_checkpoint(path: str | PathLike[str]) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or not {"univnet", "state_dict"} <= checkpoint.keys():
         raise ValueError(f"{path} is not a checkpoint that univnet's training wrote")
     return checkpoint
-
-
-def _history(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a checkpoint tells of its training: the updates, and the metrics it was chosen by."""
-    kept = [state for state in checkpoint.get("callbacks", {}).values() if isinstance(state, dict)]
-    scores = {state.get("monitor"): state.get("current_score") for state in kept}
-    metrics = {name: float(score) for name, score in scores.items() if name and score is not None}
-    known = {"updates": checkpoint.get("global_step"), "metrics": metrics}
-    return {name: value for name, value in known.items() if value}
