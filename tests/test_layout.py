@@ -14,7 +14,7 @@ ALLOWED = {
     "gan": {"torch", "lightning", "lightning_utilities", "numpy", "matplotlib"},
     "models": {"torch"},
     "losses": {"torch"},
-    "audio": {"torch", "torchaudio", "numpy", "soundfile", "matplotlib"},
+    "audio": {"torch", "torchaudio", "numpy", "soundfile", "matplotlib", "safetensors", "univnet.common"},
     "data": {"torch", "lightning", "numpy", "soundfile", "univnet.audio"},
     "vocoder": {"torch", "univnet.audio", "univnet.gan", "univnet.models", "univnet.weights"},
     "weights": {"torch", "numpy", "safetensors", "huggingface_hub", "yaml", "onnx", "onnxscript"}

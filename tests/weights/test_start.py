@@ -9,29 +9,18 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import CSVLogger
 from safetensors.torch import save_file
+from support.checkpoints import save, small_univnet
 from support.hostile import hostile_file
-from support.small import GENERATOR, MEL, MPD, MRD, RESOLUTIONS
+from support.small import GENERATOR, MEL
 from torch import nn
 
 from univnet import AudioDataModule, Generator, LogMelSpectrogram, UnivNet, Vocoder
 from univnet.convert import plain_state_dict
-from univnet.losses import MultiResolutionSTFTLoss
-from univnet.models import Discriminator, MultiPeriodDiscriminator, MultiResolutionSpectrogramDiscriminator
+from univnet.models import Discriminator
 from univnet.weights.mindslab import to_mindslab, write_mindslab
 from univnet.weights.sources import read_weights
 from univnet.weights.start import mel_differences, start_from
 from univnet.weights.transformers_folder import write_transformers
-
-
-def make(seed: int = 0, **options: Any) -> UnivNet:
-    torch.manual_seed(seed)
-    return UnivNet(
-        generator=Generator(**GENERATOR),
-        discriminator=Discriminator(MultiResolutionSpectrogramDiscriminator(**MRD), MultiPeriodDiscriminator(**MPD)),
-        mel=LogMelSpectrogram(**MEL),
-        stft_loss=MultiResolutionSTFTLoss(resolutions=RESOLUTIONS),
-        **options,
-    )
 
 
 def trainer(folder: Path, **options: Any) -> Trainer:
@@ -41,21 +30,13 @@ def trainer(folder: Path, **options: Any) -> Trainer:
 
 @pytest.fixture(scope="module")
 def model() -> UnivNet:
-    return make(0)
+    return small_univnet(0)
 
 
 @pytest.fixture(scope="module")
 def checkpoint(model: UnivNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint with raw and averaged weights."""
-    folder = tmp_path_factory.mktemp("start")
-    fitter = trainer(folder, enable_checkpointing=False)
-    fitter.strategy.connect(model)
-    fitter.save_checkpoint(folder / "ours.ckpt", weights_only=True)
-    content = torch.load(folder / "ours.ckpt", weights_only=True)
-    average = {name: value + 0.01 for name, value in plain_state_dict(model.generator).items()}
-    content["averaged"] = {"generator": {"ema": {"n_averaged": 3, "updates": 3, "weights": average}}}
-    torch.save(content, folder / "ours.ckpt")
-    return folder / "ours.ckpt"
+    return save(model, tmp_path_factory.mktemp("start") / "ours.ckpt", averaged=True)
 
 
 def same(one: nn.Module, other: nn.Module) -> bool:
@@ -64,7 +45,7 @@ def same(one: nn.Module, other: nn.Module) -> bool:
 
 
 def test_both_players_come_from_a_checkpoint(model: UnivNet, checkpoint: Path) -> None:
-    started = make(1)
+    started = small_univnet(1)
     told = start_from(started, read_weights(checkpoint, "raw"))
     assert same(model.generator, started.generator)
     assert same(model.discriminator, started.discriminator)
@@ -75,7 +56,7 @@ def test_both_players_come_from_a_checkpoint(model: UnivNet, checkpoint: Path) -
 
 
 def test_the_averaged_generator_is_taken_where_there_is_one(model: UnivNet, checkpoint: Path) -> None:
-    started = make(1)
+    started = small_univnet(1)
     start_from(started, read_weights(checkpoint))
     ours = plain_state_dict(model.generator)
     for name, value in plain_state_dict(started.generator).items():
@@ -103,7 +84,7 @@ def test_a_generator_comes_from_anywhere(kind: str, tmp_path: Path) -> None:
         )
     else:
         path = write_mindslab(tmp_path / "theirs.pt", to_mindslab(source, Discriminator(), mel))
-    target = make(1)
+    target = small_univnet(1)
     target.generator = Generator(**config)
     told = start_from(target, read_weights(path))
     torch.testing.assert_close(plain_state_dict(target.generator), plain, rtol=1e-6, atol=1e-7)
@@ -115,7 +96,7 @@ def test_a_generator_comes_from_anywhere(kind: str, tmp_path: Path) -> None:
 
 
 def test_all_that_does_not_fit_is_told_by_name(checkpoint: Path) -> None:
-    target = make(1)
+    target = small_univnet(1)
     target.generator = Generator(**{**GENERATOR, "dilations": [1, 3, 9], "noise_channels": 6})
     before = copy.deepcopy(target.generator.state_dict())
     source = read_weights(checkpoint, "raw")
@@ -132,7 +113,7 @@ def test_a_filter_of_zeros_or_a_nan_is_not_taken(model: UnivNet, tmp_path: Path)
     plain["conv_post.weight"].zero_()
     plain["conv_pre.bias"][0] = torch.nan
     save_file(plain, tmp_path / "bad.safetensors")
-    target = make(1)
+    target = small_univnet(1)
     text = str(start_from(target, read_weights(tmp_path / "bad.safetensors"))[0])
     assert "conv_post.weight (a filter of zeros has no direction)" in text
     assert "conv_pre.bias (holds NaN or infinity)" in text
@@ -148,7 +129,7 @@ def test_what_is_no_source_is_told(checkpoint: Path, tmp_path: Path) -> None:
         read_weights(tmp_path / "nowhere")
     save_file({"other": torch.zeros(3)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="none of its weights fits this model: other"):
-        start_from(make(), read_weights(tmp_path / "other.safetensors"))
+        start_from(small_univnet(), read_weights(tmp_path / "other.safetensors"))
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(ValueError, match="holds no weights by name"):
         read_weights(tmp_path / "list.pt")
@@ -161,7 +142,7 @@ def data(demo: Path) -> AudioDataModule:
 
 
 def test_the_discriminator_warms_up_while_the_generator_rests(demo: Path, tmp_path: Path) -> None:
-    module = make(0, discriminator_warmup=3)
+    module = small_univnet(0, discriminator_warmup=3)
     before, seen = copy.deepcopy(module), []
 
     class Watch:
@@ -196,7 +177,11 @@ class SaveAt(Callback):
 
 def test_a_warm_up_that_is_stopped_goes_on_where_it_was(demo: Path, tmp_path: Path) -> None:
     usual = {"max_steps": 2, "limit_val_batches": 0, "enable_checkpointing": False}
-    whole, resumed, path = make(0, discriminator_warmup=4), make(1, discriminator_warmup=4), tmp_path / "within.ckpt"
+    whole, resumed, path = (
+        small_univnet(0, discriminator_warmup=4),
+        small_univnet(1, discriminator_warmup=4),
+        tmp_path / "within.ckpt",
+    )
     trainer(tmp_path, callbacks=[SaveAt(path, 1)], **usual).fit(whole, data(demo))
     assert torch.load(path, weights_only=True)["global_step"] == 0
     trainer(tmp_path, **usual).fit(resumed, data(demo), ckpt_path=path, weights_only=True)
@@ -205,10 +190,10 @@ def test_a_warm_up_that_is_stopped_goes_on_where_it_was(demo: Path, tmp_path: Pa
 
 
 def test_a_warm_up_begins_where_the_game_does(demo: Path, tmp_path: Path) -> None:
-    module, seen = make(0, discriminator_start=1, discriminator_warmup=2), []
+    module, seen = small_univnet(0, discriminator_start=1, discriminator_warmup=2), []
     fitter = trainer(tmp_path, max_steps=2, limit_val_batches=0, enable_checkpointing=False)
     module.generator.register_forward_pre_hook(lambda *_: seen.append((module.global_step, module.warming_up)))
     fitter.fit(module, data(demo))
     assert seen == [(0, False), (1, True), (1, True), (1, False)]
     with pytest.raises(ValueError, match="discriminator_warmup must not be negative, got -1"):
-        make(0, discriminator_warmup=-1)
+        small_univnet(0, discriminator_warmup=-1)

@@ -1,7 +1,8 @@
 """Sound in and out: the one mel spectrogram, and reading, resampling and writing files."""
 
 from univnet.audio.formats import MelFormat
-from univnet.audio.io import audio_length, read_segment, resampled_length, write_audio
+from univnet.audio.io import audio_length, read_segment, resampled_length
 from univnet.audio.mel import LogMelSpectrogram
+from univnet.audio.writing import write_audio
 
 __all__ = ["LogMelSpectrogram", "MelFormat", "audio_length", "read_segment", "resampled_length", "write_audio"]

@@ -1,10 +1,8 @@
-"""Reading parts of audio files at the rate that is wanted, and writing audio whole or not at all."""
+"""Reading parts of audio files at the rate that is wanted."""
 
-import os
 from math import ceil, gcd
 from pathlib import Path
 
-import numpy as np
 import soundfile as sf
 import torch
 from torch import Tensor
@@ -69,34 +67,6 @@ def read_segment(path: str | Path, start: int, length: int, sample_rate: int) ->
         audio = _read(file, first * old, min(last * old, file.frames))
     audio = resample(audio, old, new, lowpass_filter_width=_FILTER_WIDTH, rolloff=_ROLLOFF)
     return audio[:, start - first * new :][:, :length]
-
-
-def write_audio(path: str | Path, audio: Tensor, sample_rate: int) -> None:
-    """Write mono 16-bit WAV; the file appears complete or not at all.
-
-    Args:
-        path: the file; its folder is made if missing, an older file is replaced.
-        audio: (samples,) or (1, samples); clipped to [−1, 1].
-        sample_rate: Hz.
-
-    Raises:
-        ValueError: the audio is not mono, or not finite.
-    """
-    samples = audio.detach().float().cpu().numpy()
-    if samples.ndim == 2 and samples.shape[0] == 1:
-        samples = samples[0]
-    if samples.ndim != 1:
-        raise ValueError(f"{path}: audio must have the shape (samples,) or (1, samples), got {tuple(audio.shape)}.")
-    if not np.isfinite(samples).all():
-        raise ValueError(f"{path}: the audio holds NaN or infinity and is not written.")
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        sf.write(unfinished, samples.clip(-1, 1), sample_rate, subtype="PCM_16", format="WAV")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _open(path: str | Path) -> sf.SoundFile:

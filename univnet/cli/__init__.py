@@ -40,6 +40,12 @@ def _synthesize(argv: Sequence[str]) -> None:
     run(argv)
 
 
+def _export(argv: Sequence[str]) -> None:
+    from univnet.cli.export import run
+
+    run(argv)
+
+
 def _find_batch_size(argv: Sequence[str]) -> None:
     from univnet.cli.find_batch_size import run
 
@@ -66,6 +72,7 @@ VERBS = {
     "find-lr": Verb(_find_lr, "find learning rates for both players"),
     "find-batch-size": Verb(_find_batch_size, "find the batch size that fits into memory, or trains fastest"),
     "synthesize": Verb(_synthesize, "make audio from recordings or mel-spectrograms"),
+    "export": Verb(_export, "write a vocoder for transformers, the reference's code, ONNX, torch.export, or the hub"),
     "benchmark": Verb(_benchmark, "measure training, inference, the LVC or the loader against plain peers"),
     "demo": Verb(_demo, "train a small vocoder on the speech in data/demo and let it speak"),
 }

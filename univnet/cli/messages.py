@@ -1,5 +1,6 @@
 """How a mistake of the user's is told: in one line, without a traceback."""
 
+import argparse
 import os
 import re
 import sys
@@ -10,6 +11,18 @@ EXIT_STATUS = 2
 
 class UsageError(Exception):
     """A mistake in what the user asked for; its message names the mistake and the mend."""
+
+
+class VerbParser(argparse.ArgumentParser):
+    """Parses the arguments of a verb that is no Lightning command; its ``prog`` is ``univnet VERB``.
+
+    Raises:
+        UsageError: the arguments do not fit; the message says where to read about them.
+    """
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the mistake, where argparse prints a page of usage and exits."""
+        raise UsageError(f"{message}; see `{self.prog} --help`")
 
 
 def complain(error: BaseException | str) -> NoReturn:

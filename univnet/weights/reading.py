@@ -86,7 +86,7 @@ def check_tensors(state: Any, where: str) -> dict[str, Tensor]:
         raise ValueError(f"{where} holds no weights by name")
     wrong = [str(name) for name, value in state.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
     if wrong:
-        raise ValueError(f"{where} holds {wrong[0]!r}, which is no weight")
+        raise ValueError(f"{where} holds {wrong[0]!r}, which is no weight: give a file of weights by name")
     return dict(state)
 
 
