@@ -16,7 +16,7 @@ from torch import nn
 
 from univnet import AudioDataModule, Generator, LogMelSpectrogram, UnivNet, Vocoder
 from univnet.convert import plain_state_dict
-from univnet.models import Discriminator
+from univnet.models import Discriminator, MultiPeriodDiscriminator, MultiResolutionSpectrogramDiscriminator
 from univnet.weights.mindslab import to_mindslab, write_mindslab
 from univnet.weights.sources import read_weights
 from univnet.weights.start import mel_differences, start_from
@@ -118,6 +118,22 @@ def test_a_filter_of_zeros_or_a_nan_is_not_taken(model: UnivNet, tmp_path: Path)
     assert "conv_post.weight (a filter of zeros has no direction)" in text
     assert "conv_pre.bias (holds NaN or infinity)" in text
     assert all(value.isfinite().all() for value in plain_state_dict(target.generator).values())
+
+
+def test_discriminators_are_built_from_their_weights_alone(tmp_path: Path) -> None:
+    module = small_univnet()
+    module.discriminator = Discriminator(
+        MultiResolutionSpectrogramDiscriminator(((512, 50, 240),), channels=2), MultiPeriodDiscriminator((3,), (4, 8))
+    )
+    built = read_weights(save(module, tmp_path / "small.ckpt")).build_discriminator()
+    audio = torch.randn(1, 1, 2000)
+    for name, scores in module.discriminator(audio).items():
+        assert torch.equal(built(audio)[name], scores)
+    del module.discriminator
+    module.discriminator = torch.nn.Module()
+    source = read_weights(save(module, tmp_path / "alone.ckpt"))
+    with pytest.raises(ValueError, match="holds no discriminators, which this needs"):
+        source.build_discriminator()
 
 
 def test_what_is_no_source_is_told(checkpoint: Path, tmp_path: Path) -> None:

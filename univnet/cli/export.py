@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from safetensors.torch import save_file
-
 from univnet.cli.messages import UsageError, VerbParser
-from univnet.common.files import written_whole
 from univnet.vocoder import Vocoder
 from univnet.weights.sources import Weights, read_weights
+from univnet.weights.writing import write_safetensors
 
 TARGETS = {
     "folder": "safetensors, JSON and a model card, which Vocoder.from_pretrained and --init_from read",
@@ -80,8 +78,7 @@ def export(source: Weights, to: str, target: Path, about: dict[str, str] | None 
         vocoder.about = source.about
         vocoder.save_pretrained(target, about)
         if source.discriminator:
-            with written_whole(target / "discriminator.safetensors") as partial:
-                save_file({name: value.contiguous() for name, value in source.discriminator.items()}, partial)
+            write_safetensors(target / "discriminator.safetensors", source.discriminator)
         return target
     from univnet.weights.graph import write_onnx, write_program
 

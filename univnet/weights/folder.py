@@ -7,13 +7,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors.torch import save_file
 from torch import nn
 
 from univnet.audio import LogMelSpectrogram
-from univnet.common.files import write_text, written_whole
+from univnet.common.files import write_text
 from univnet.convert import plain_state_dict
 from univnet.weights.reading import build_generator, build_mel, check_tensors, read_json, read_safetensors
+from univnet.weights.writing import write_safetensors
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 KIND = "univnet-vocoder"
@@ -53,7 +53,6 @@ def save_folder(
         raise ValueError(f"{folder} is a file: name a folder")
     if unknown := sorted(about.keys() - set(_ABOUT)):
         raise ValueError(f"a model card knows {', '.join(_ABOUT)}, not {', '.join(unknown)}")
-    state = {name: tensor.cpu().contiguous() for name, tensor in plain_state_dict(generator).items()}
     config = {
         "model_type": KIND,
         "generator_class": type(generator).__name__,
@@ -62,8 +61,7 @@ def save_folder(
         "about": about,
     }
     text = json.dumps(config, indent=2, allow_nan=False, ensure_ascii=False) + "\n"  # first: it may not be writable
-    with written_whole(folder / WEIGHTS) as partial:
-        save_file(state, partial, metadata={"format": "pt"})
+    write_safetensors(folder / WEIGHTS, plain_state_dict(generator))
     write_text(folder / CONFIG, text)
     write_text(folder / CARD, model_card(generator, mel, about))
     return folder

@@ -6,6 +6,7 @@ there and cuts away, is in it. Any batch size and any number of frames.
 """
 
 import json
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -61,7 +62,13 @@ def export_program(vocoder: Any) -> torch.export.ExportedProgram:
 
 
 def write_program(path: str | PathLike[str], vocoder: Any) -> Path:
-    """Write an exported program (``.pt2``) that ``torch.export.load(path).module()`` runs; return the path."""
+    """Write an exported program that ``torch.export.load(path).module()`` runs; return the path.
+
+    Raises:
+        ValueError: the name does not end in ``.pt2``, which torch asks for when it loads the file.
+    """
+    if Path(path).suffix != ".pt2":
+        raise ValueError(f"{path} must end in .pt2, or torch does not load it")
     program = export_program(vocoder)
     with written_whole(path) as partial, partial.open("wb") as file:
         torch.export.save(program, file, extra_files={_ABOUT: json.dumps(_about(vocoder))})
@@ -110,6 +117,12 @@ def _about(vocoder: Any) -> dict[str, Any]:
 @contextmanager
 def _quietly() -> Iterator[None]:
     """Leave out what the exporter says of its own progress."""
-    with warnings.catch_warnings(), redirect_stdout(StringIO()):
-        warnings.simplefilter("ignore")
-        yield
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -78,13 +78,22 @@ class Weights:
         )
         if unknown := sorted(set(sizes) - _RESOLUTIONS.keys()):
             raise ValueError(f"{self.where}: the window of the discriminator mrd_{unknown[0]} is not told in the file")
+        mrd, mpd = self._widths("mrd", sizes), self._widths("mpd", periods)
         with torch.device("meta"):
             discriminator = Discriminator(
-                MultiResolutionSpectrogramDiscriminator([(size, *_RESOLUTIONS[size]) for size in sizes]),
-                MultiPeriodDiscriminator(periods),
+                MultiResolutionSpectrogramDiscriminator(
+                    [(size, *_RESOLUTIONS[size]) for size in sizes], channels=mrd[0] if mrd else 1
+                ),
+                MultiPeriodDiscriminator(periods, channels=mpd or [1]),
             )
         fill(discriminator, self.discriminator, self.where)
         return discriminator
+
+    def _widths(self, kind: str, parts: list[int]) -> list[int]:
+        """Return the channels of the convolutions before the last, of the first of these sub-discriminators."""
+        start = f"{kind}.discriminators.{kind}_{parts[0]}.convs." if parts else "none"
+        biases = (name for name in self.discriminator if name.startswith(start) and name.endswith("bias"))
+        return [self.discriminator[name].numel() for name in biases]
 
 
 def read_weights(path: str | PathLike[str], weights: Choice = "auto") -> Weights:

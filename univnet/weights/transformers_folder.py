@@ -8,14 +8,14 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import nn
 
 from univnet.audio import LogMelSpectrogram
-from univnet.common.files import write_text, written_whole
+from univnet.common.files import write_text
 from univnet.convert import generator_config, to_transformers
 from univnet.models import Generator
 from univnet.weights.reading import build_generator, build_mel, check_tensors, read_json, read_pickle, read_safetensors
+from univnet.weights.writing import write_safetensors
 
 CONFIG, WEIGHTS, EXTRACTOR, PICKLED = (
     "config.json",
@@ -61,8 +61,7 @@ def write_transformers(folder: str | PathLike[str], generator: Generator, mel: L
         "model_in_channels": arguments["model_in_channels"],
         **_FIXED,
     }
-    with written_whole(folder / WEIGHTS) as partial:
-        save_file({k: v.cpu().contiguous() for k, v in state.items()}, partial, metadata={"format": "pt"})
+    write_safetensors(folder / WEIGHTS, state)
     write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
     write_text(folder / EXTRACTOR, json.dumps(extractor, indent=2) + "\n")
     return folder
