@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
-from univnet.gan.lightning_internals import attached_trainer, ddp_options, lent_scaler, set_logging_step
+from univnet.gan.lightning_internals import attached_trainer, ddp_options, lent_scaler, log_at_updates
 from univnet.gan.precision import no_autocast
 from univnet.gan.resume import Progress, capture, replay, restore
 from univnet.gan.schedules import Schedules
@@ -112,7 +112,6 @@ class GANModule(LightningModule):
         if last:
             self.schedules.after_epoch(self.trainer, plateau=False)
         self._progress.stepped(self.trainer)
-        self._set_axis()
 
     def _accumulate(self, player: Player, loss: Callable, batch: Any, fake: Any, last: bool) -> bool:
         """Add this micro-batch to ``player``'s window; return whether that fills it."""
@@ -175,19 +174,16 @@ class GANModule(LightningModule):
                 player.logged()
                 player.check_weights()
 
-    def _set_axis(self) -> None:
-        set_logging_step(self.trainer, self.global_step)
-
     def on_validation_start(self) -> None:
-        """Log validation at the generator updates made, also where Lightning has counted on."""
-        self._set_axis()
+        """Note that metrics of validation are known from here on."""
         self.schedules.validated |= not self.trainer.sanity_checking
 
     def on_validation_model_zero_grad(self) -> None:
         """Keep the gradients of open windows through validation; closed windows have none."""
 
     def setup(self, stage: str) -> None:
-        """Give DDP the flag that two players need, or refuse a strategy that cannot train them."""
+        """Log at the generator's updates; give DDP the flag that two players need, or refuse another strategy."""
+        log_at_updates(self.trainer)
         strategy = self.trainer.strategy
         if isinstance(strategy, DDPStrategy):
             # In each player's turn the other's parameters get no gradient.
