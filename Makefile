@@ -2,19 +2,22 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
+LOWEST := .venv-lowest
 
-.PHONY: help install demo test lint test-slow test-gpu clean
+.PHONY: help install demo test lint test-slow test-gpu test-lowest clean
 
 help:
 	@echo "make demo       train a small vocoder on data/demo (about 3 minutes on 2 cores)"
 	@echo "make test       lint, types and tests (about 7 minutes on 2 cores)"
 	@echo "make test-slow  the tests that take minutes each;  make test-gpu  those that need CUDA"
+	@echo "make test-lowest  the tests on the lowest versions that pyproject.toml allows, in .venv-lowest"
 
 install: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(RUN)/python || $(PYTHON) -m venv $(VENV)
 	$(RUN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	-$(RUN)/python -m pip install --quiet --constraint constraints.txt pesq  # needs a C compiler; tests of PESQ skip
 	touch $@
 
 demo: install
@@ -34,5 +37,13 @@ test-slow: install
 test-gpu: install
 	$(RUN)/python -m pytest -m gpu
 
+$(LOWEST)/installed: pyproject.toml constraints-lowest.txt
+	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable '.[dev]'
+	touch $@
+
+test-lowest: $(LOWEST)/installed
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest --numprocesses auto
+
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -15,7 +15,7 @@ from univnet import UnivNet
 from univnet.benchmarks import plain
 from univnet.cli.messages import plain_messages
 from univnet.cli.training import TrainingCLI
-from univnet.losses import adversarial_loss, least_squares_of_discriminator, least_squares_of_generator
+from univnet.losses import Judged, LeastSquares, mean_over_parts
 from univnet.module import Batch
 
 OPTIONS = ["--config", "configs/demo.yaml", "--model.discriminator_start", "0", "--trainer.max_steps", "200"]
@@ -39,15 +39,15 @@ def generator_loss(self: UnivNet, batch: Batch, fake: Tensor) -> dict[str, Tenso
     """Judge the fakes for the generator alone."""
     terms = self._reconstruction(fake, batch["audio"])
     scores = plain.judge(self.discriminator, fake)
-    adversarial = adversarial_loss({k: least_squares_of_generator(score) for k, score in scores.items()})
-    return {"loss": self.stft_weight * terms["stft"] + adversarial["adversarial"], **terms}
+    adversarial = mean_over_parts({k: LeastSquares().generator(Judged(score)) for k, score in scores.items()})
+    return {"loss": self.stft_weight * terms["stft"] + adversarial["loss"], **terms}
 
 
 def discriminator_loss(self: UnivNet, batch: Batch, fake: Tensor) -> dict[str, Tensor]:
     """Judge both for the discriminator."""
     fakes, reals = (plain.judge(self.discriminator, audio) for audio in (fake, batch["audio"]))
-    terms = adversarial_loss({k: least_squares_of_discriminator(reals[k], fakes[k]) for k in reals})
-    return {"loss": terms["adversarial"]}
+    judged = {k: LeastSquares().discriminator(Judged(reals[k]), Judged(fakes[k])) for k in reals}
+    return {"loss": mean_over_parts(judged)["loss"]}
 
 
 def metrics(arm: str, seed: int) -> dict[str, float]:

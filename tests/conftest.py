@@ -9,17 +9,28 @@ from unittest import mock
 import numpy as np
 import pytest
 import soundfile as sf
+import torch
+from support.small import MEL
 
+import univnet
+from univnet import LogMelSpectrogram
 from univnet.runtime import keep_freed_memory
 
 # A shell starts background jobs with Ctrl-C ignored, and children inherit that: the tests of it would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# What tests start imports the package that they import, and tests/support, whatever is installed besides. For the
+# whole session: fixtures of a wider scope start programs, too, and so do workers of pytest-xdist.
+HERE = [str(Path(univnet.__file__).parents[1]), str(Path(__file__).parent)]
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    dict.fromkeys([*HERE, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
+)
+
 
 @pytest.fixture(autouse=True)
 def environment() -> Iterator[None]:
     """Keep what a test does to the environment, such as Lightning's variables for distributed runs, from the next."""
-    with mock.patch.dict(os.environ, PYTHONPATH=str(Path(__file__).parent)):  # for the programs in tests/support
+    with mock.patch.dict(os.environ):
         yield
     keep_freed_memory(False)  # what training's verbs keep would hide later tests' peaks of memory
 
@@ -34,6 +45,13 @@ def demo() -> Path:
 def speech(demo: Path) -> np.ndarray:
     """One real utterance, float32 at 16 kHz."""
     return sf.read(sorted(demo.glob("*.flac"))[0], dtype="float32")[0]
+
+
+@pytest.fixture
+def batches(speech: np.ndarray) -> list[dict[str, torch.Tensor]]:
+    """Four micro-batches of two consecutive pieces of real speech, for ``small_univnet``."""
+    audio = torch.from_numpy(speech[8000 : 8000 + 8 * 2048]).reshape(4, 2, 1, 2048)
+    return [{"audio": pieces, "mel": LogMelSpectrogram(**MEL)(pieces)} for pieces in audio]
 
 
 @pytest.fixture

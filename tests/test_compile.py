@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
-from support.small import GENERATOR, MEL
-from test_module import quiet_trainer, small_univnet
+from support.small import GENERATOR, MEL, small_univnet
+from support.toy import quiet_trainer
 from torch._dynamo.utils import counters
 from torch.utils.data import DataLoader
 
@@ -18,8 +18,6 @@ from univnet import Generator, LogMelSpectrogram, UnivNet, Vocoder
 from univnet.data import ResumableDataLoader
 from univnet.gan import ExponentialMovingAverage, LRRangeTest, Tuner
 from univnet.models import Discriminator, MultiPeriodDiscriminator, MultiResolutionSpectrogramDiscriminator
-
-Losses = list[float]
 
 
 @pytest.fixture(autouse=True)
@@ -56,13 +54,15 @@ def tiny(compiled: bool) -> UnivNet:
 
 
 class Watch(Callback):
-    """Keeps both players' losses and the graphs compiled, at each micro-batch; saves after the second."""
+    """Keeps both players' losses and norms and the graphs compiled, at each micro-batch; saves after the second."""
 
     def __init__(self, path: Path | None = None) -> None:
-        self.path, self.losses, self.graphs = path, list[Losses](), list[int]()
+        self.path, self.graphs = path, list[int]()
+        self.losses, self.norms = list[list[float]](), list[list[float]]()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
-        self.losses.append([float(player.report["loss"]) for player in pl_module.updates.values()])
+        for kept, name in ((self.losses, "loss"), (self.norms, "gradient_norm")):
+            kept.append([float(player.report[name]) for player in pl_module.updates.values()])
         self.graphs.append(counters["stats"]["unique_graphs"])
         if self.path and trainer.global_step == 2:
             trainer.save_checkpoint(self.path)
@@ -86,23 +86,35 @@ def with_backend(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
     monkeypatch.setattr(torch, "compile", lambda *args, **options: plain(*args, **options | {"backend": backend}))
 
 
-def test_compiled_training_is_training(piece: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("dtype", "rtol"), [(torch.float64, 1e-10), (torch.float32, 1e-4)], ids=["double", "single"])
+def test_compiled_training_is_training(
+    dtype: torch.dtype, rtol: float, piece: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(compiled: bool, path: Path | None = None, **options: Any) -> tuple[Watch, Trainer]:
+        # Double from the first: Lightning loads a checkpoint's weights before it makes a module double.
+        module = tiny(compiled).to(dtype)
+        return fit(module, batches, path, precision="64-true" if dtype == torch.float64 else "32-true", **options)
+
     with_backend(monkeypatch, "eager")
     batches = [piece(16, 2)] * 4
     paths = {compiled: tmp_path / f"{compiled}.ckpt" for compiled in (False, True)}
-    (plain, one), (compiled, other) = (fit(tiny(compiled), batches, path) for compiled, path in paths.items())
+    (plain, one), (compiled, other) = (train(c, path) for c, path in paths.items())
     assert compiled.graphs == [5] * 4  # the block, and each judge with reals and fakes; none for validation's lengths
-    np.testing.assert_allclose(compiled.losses, plain.losses, rtol=1e-4)
+    np.testing.assert_allclose(compiled.losses, plain.losses, rtol=rtol)
+    np.testing.assert_allclose(compiled.norms[0], plain.norms[0], rtol=rtol)
     for name, value in one.callback_metrics.items():
-        assert float(other.callback_metrics[name]) == pytest.approx(float(value), rel=1e-3), name
+        # The log-magnitude term's gradient is ill-conditioned where a bin is near silence: in single precision it
+        # is percents away from the double's after three updates, by whichever kernels the processor gets.
+        if dtype == torch.float64 or name != "generator/gradient_norm":
+            assert float(other.callback_metrics[name]) == pytest.approx(float(value), rel=min(10 * rtol, 1e-3)), name
     module = other.lightning_module
     assert module.state_dict().keys() == one.lightning_module.state_dict().keys()
     assert any(part._compiled_call_impl for part in module.modules())
     assert not any(part._compiled_call_impl for part in copy.deepcopy(module).modules())
 
     for saved, goes_on in ((True, False), (False, True)):
-        resumed, _ = fit(tiny(goes_on), batches, ckpt_path=paths[saved])
-        np.testing.assert_allclose(resumed.losses, plain.losses[2:], rtol=1e-4)
+        resumed, _ = train(goes_on, ckpt_path=paths[saved])
+        np.testing.assert_allclose(resumed.losses, plain.losses[2:], rtol=rtol)
     assert Vocoder.from_checkpoint(paths[True])(batches[0]["mel"]).isfinite().all()
 
 

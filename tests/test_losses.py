@@ -4,13 +4,17 @@ import pytest
 import torch
 
 from univnet.losses import (
+    FeatureMatching,
+    Hinge,
+    Judged,
+    LeastSquares,
     MultiResolutionSTFTLoss,
-    adversarial_loss,
-    least_squares_of_discriminator,
-    least_squares_of_generator,
+    MultiScaleMelLoss,
+    mean_over_parts,
 )
 
 RESOLUTIONS = ((128, 15, 75), (256, 30, 150))
+LEAST_SQUARES = LeastSquares()
 
 
 def pair(batch=3, samples=600, seed=0, dtype=torch.float64):
@@ -99,12 +103,17 @@ def test_stft_loss_names_what_is_wrong():
         MultiResolutionSTFTLoss(())
 
 
-def of_discriminator(real, fake):
-    return adversarial_loss({name: least_squares_of_discriminator(real[name], fake[name]) for name in real})
+def adversarial(judged):
+    terms = mean_over_parts(judged)
+    return {"adversarial": terms.pop("loss"), **terms}
 
 
-def of_generator(fake):
-    return adversarial_loss({name: least_squares_of_generator(score) for name, score in fake.items()})
+def of_discriminator(real, fake, loss=LEAST_SQUARES):
+    return adversarial({name: loss.discriminator(Judged(real[name]), Judged(fake[name])) for name in real})
+
+
+def of_generator(fake, loss=LEAST_SQUARES):
+    return adversarial({name: loss.generator(Judged(score)) for name, score in fake.items()})
 
 
 def test_adversarial_losses_equal_numpys():
@@ -145,3 +154,104 @@ def test_adversarial_losses_are_single_precision_under_bfloat16():
 def test_adversarial_loss_of_nothing_is_refused():
     with pytest.raises(ValueError, match="at least one"):
         of_generator({})
+
+
+def test_hinge_losses_equal_numpys_and_stop_where_scores_suffice():
+    rng = np.random.default_rng(1)
+    real, fake = ({"a": 2 * rng.normal(size=(2, 50)), "b": 2 * rng.normal(size=(2, 9))} for _ in range(2))
+    scores = [{name: torch.from_numpy(score) for name, score in each.items()} for each in (real, fake)]
+    expected = {name: np.maximum(0, 1 - real[name]).mean() + np.maximum(0, 1 + fake[name]).mean() for name in "ab"}
+    terms = {name: term.item() for name, term in of_discriminator(*scores, Hinge()).items()}
+    means = {
+        name: np.mean([each[sub].mean() for sub in "ab"]) for name, each in (("real_score", real), ("fake_score", fake))
+    }
+    assert terms == pytest.approx({"adversarial": np.mean(list(expected.values())), **expected, **means})
+    expected = {name: np.maximum(0, 1 - fake[name]).mean() for name in "ab"}
+    terms = {name: term.item() for name, term in of_generator(scores[1], Hinge()).items()}
+    assert terms == pytest.approx({"adversarial": np.mean(list(expected.values())), **expected})
+    score = torch.tensor([[1.5, -1.5]], requires_grad=True)
+    of_generator({"a": score}, Hinge())["adversarial"].backward()
+    assert score.grad.tolist() == [[0, -0.5]]
+    score.grad = None
+    of_discriminator({"a": score}, {"a": score}, Hinge())["adversarial"].backward()
+    assert score.grad.tolist() == [[0.5, -0.5]]
+
+
+def judged(seed, dtype=torch.float64, requires_grad=False):
+    rng = np.random.default_rng(seed)
+    layers = [torch.from_numpy(rng.normal(size=size)).to(dtype) for size in ((2, 3, 5), (2, 4), (2, 7))]
+    layers = [layer.requires_grad_(requires_grad) for layer in layers]
+    return Judged(layers[-1], layers)
+
+
+@pytest.mark.parametrize("other", [LeastSquares(), Hinge()])
+def test_feature_matching_equals_numpys_and_is_logged_apart(other):
+    fake, real = judged(0, requires_grad=True), judged(1)
+    loss = FeatureMatching(other, 2.0)
+    terms = loss.generator(fake, real)
+    expected = sum(
+        np.abs(f.detach().numpy() - r.numpy()).mean() for f, r in zip(fake.features, real.features, strict=True)
+    )
+    alone = other.generator(fake)["loss"].item()
+    assert {name: term.item() for name, term in terms.items()} == pytest.approx(
+        {"loss": alone + 2 * expected, "adversarial": alone, "feature_matching": expected}
+    )
+    assert [name for name, term in terms.items() if term.requires_grad] == ["loss"]
+    gradient, other_gradient = (
+        torch.autograd.grad(each, fake.features, allow_unused=True)
+        for each in (terms["loss"], other.generator(fake)["loss"])
+    )
+    torch.testing.assert_close(gradient[0], 2 * (fake.features[0] - real.features[0]).sign() / 30)
+    assert other_gradient[0] is None
+    assert loss.discriminator(real, fake) == other.discriminator(real, fake)
+    both = mean_over_parts({"a": terms, "b": loss.generator(judged(2), real)})
+    assert both["a"] == terms["adversarial"]
+    assert both["adversarial"] == (both["a"] + both["b"]) / 2
+    torch.testing.assert_close(both["loss"], both["adversarial"] + 2 * both["feature_matching"])
+
+
+def test_feature_matching_is_summed_in_single_precision():
+    fake, real = judged(0, torch.bfloat16), judged(1, torch.bfloat16)
+    loss = FeatureMatching(LeastSquares(), 1.0)
+    single = loss.generator(*(Judged(j.scores, [layer.float() for layer in j.features]) for j in (fake, real)))
+    term = loss.generator(fake, real)["feature_matching"]
+    assert term.dtype == torch.float32
+    torch.testing.assert_close(term, single["feature_matching"], rtol=2e-3, atol=0)
+
+
+def test_mel_loss_equals_librosas():
+    fake, real = pair(samples=3000)
+    resolutions, expected = ((64, 16, 5), (256, 64, 20), (512, 100, 40)), 0.0
+    for n_fft, hop, bands in resolutions:
+        left = (n_fft - hop) // 2
+        mels = []
+        for audio in (fake, real):
+            padded = np.pad(audio[:, 0].numpy(), ((0, 0), (left, n_fft - hop - left)), "reflect")
+            magnitude = np.abs(librosa.stft(padded, n_fft=n_fft, hop_length=hop, center=False))
+            filters = librosa.filters.mel(sr=16000, n_fft=n_fft, n_mels=bands)
+            mels.append(np.log10(np.maximum(filters @ magnitude, 1e-5))[..., : 3000 // hop])
+        expected += np.abs(mels[0] - mels[1]).mean()
+    loss = MultiScaleMelLoss(16000, resolutions)
+    fake.requires_grad_()
+    assert loss(fake, real).item() == pytest.approx(expected, rel=1e-5)
+    loss(fake, real).backward()
+    assert fake.grad.abs().max() > 0
+    assert loss(real, real) == 0
+    assert not loss.state_dict()
+
+
+def test_mel_loss_names_what_is_wrong():
+    with pytest.raises(ValueError, match=r"two .* of one shape"):
+        MultiScaleMelLoss()(torch.zeros(1, 1, 4000), torch.zeros(1, 1, 4001))
+    with pytest.raises(ValueError, match=r"MultiScaleMelLoss: resolution .* must be") as error:
+        MultiScaleMelLoss(16000, [(64, 65, 5), (63, 16, 5), (64, 16)])
+    for mistake in (r"\(64, 65, 5\).*hop_length must lie", r"\(63, 16, 5\).*n_fft must be", r"\(64, 16\) must be"):
+        assert error.match(mistake)
+    with pytest.raises(ValueError, match="at least one resolution"):
+        MultiScaleMelLoss(resolutions=())
+
+
+def test_every_band_of_the_default_mel_loss_has_bins(recwarn):
+    for rate in (16000, 22050, 24000, 44100):
+        assert MultiScaleMelLoss(rate)(*pair(samples=4096, dtype=torch.float32)) > 0
+    assert not [warning for warning in recwarn if "filterbank" in str(warning.message)]

@@ -7,30 +7,16 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
-from support.small import GENERATOR, MEL, MPD, MRD, RESOLUTIONS, write_config
+from support.small import GENERATOR, MEL, small_univnet, write_config
+from support.toy import quiet_trainer
 from torch.utils.data import DataLoader
 
 from univnet import AudioDataModule, Generator, LogMelSpectrogram, Schedule, UnivNet
 from univnet.cli.training import TrainingCLI
 from univnet.gan import CyclicalLR, Updates
-from univnet.losses import MultiResolutionSTFTLoss
-from univnet.models import Discriminator, MultiPeriodDiscriminator, MultiResolutionSpectrogramDiscriminator
+from univnet.models import Discriminator
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-
-
-def small_univnet(**options: Any) -> UnivNet:
-    torch.manual_seed(0)
-    mrd, mpd = MultiResolutionSpectrogramDiscriminator(**MRD), MultiPeriodDiscriminator(**MPD)
-    options = {"generator": Generator(**GENERATOR), "mel": LogMelSpectrogram(**MEL)} | options
-    return UnivNet(discriminator=Discriminator(mrd, mpd), stft_loss=MultiResolutionSTFTLoss(RESOLUTIONS), **options)
-
-
-@pytest.fixture
-def batches(speech: np.ndarray) -> list[dict[str, torch.Tensor]]:
-    """Four micro-batches of two consecutive pieces of real speech."""
-    audio = torch.from_numpy(speech[8000 : 8000 + 8 * 2048]).reshape(4, 2, 1, 2048)
-    return [{"audio": pieces, "mel": LogMelSpectrogram(**MEL)(pieces)} for pieces in audio]
 
 
 class Seen(Callback):
@@ -44,11 +30,6 @@ class Seen(Callback):
         named = dict(pl_module.named_parameters())
         self.gradients.append({name: None if p.grad is None else p.grad.clone() for name, p in named.items()})
         self.weights.append({name: p.detach().clone() for name, p in named.items()})
-
-
-def quiet_trainer(**options: Any) -> Trainer:
-    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    return Trainer(accelerator="cpu", **quiet, **options)
 
 
 def fit(module: UnivNet, batches: list[Any], **options: Any) -> Seen:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback
-from support.small import GENERATOR
-from test_module import batches, quiet_trainer, small_univnet  # noqa: F401 - a fixture
+from support.small import GENERATOR, small_univnet
+from support.toy import quiet_trainer
 from torch.optim import AdamW
 
 from univnet import Generator
@@ -53,7 +53,7 @@ def test_a_device_without_it_gets_plain_adamw() -> None:
 
 
 @pytest.mark.parametrize("first", [None, PLAIN], ids=["fused then plain", "plain then fused"])
-def test_either_goes_on_from_a_checkpoint_of_the_other(first: Any, batches: list[Any], tmp_path: Path) -> None:  # noqa: F811
+def test_either_goes_on_from_a_checkpoint_of_the_other(first: Any, batches: list[Any], tmp_path: Path) -> None:
     def fit(make: Any, updates: int, checkpoint: Path | None = None) -> torch.Tensor:
         module = small_univnet(generator_optimizer=make, discriminator_optimizer=make)
         trainer = quiet_trainer(max_steps=updates, callbacks=[SaveAt(tmp_path / "2.ckpt")] * (updates == 2))

@@ -1,9 +1,15 @@
-"""The losses of UnivNet's two players, each as a flat dict of named scalar terms."""
+"""The losses of UnivNet's two players: of spectrograms, and of what the sub-discriminators say."""
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from univnet.audio import LogMelSpectrogram
+from univnet.common.mistakes import Mistakes
 
 _MAGNITUDE_FLOOR = 1e-7**0.5
 
@@ -55,10 +61,7 @@ class MultiResolutionSTFTLoss(nn.Module):
         Returns:
             {"spectral_convergence": scalar, "log_magnitude": scalar}.
         """
-        if fake.shape != real.shape or fake.dim() != 3 or fake.shape[1] != 1:
-            raise ValueError(
-                f"Expected two (batch, 1, samples) of one shape, got {tuple(fake.shape)} and {tuple(real.shape)}."
-            )
+        _require_alike(fake, real)
         least = max(resolution[0] for resolution in self.resolutions) // 2 + 1
         if fake.shape[2] < least:
             raise ValueError(f"Audio of {fake.shape[2]} samples is too short: at least {least} are needed.")
@@ -87,41 +90,157 @@ class MultiResolutionSTFTLoss(nn.Module):
         return (distance / torch.linalg.vector_norm(real, dim=(1, 2)).maximum(silence)).mean()
 
 
-def least_squares_of_discriminator(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-    """Least-squares loss of one sub-discriminator: real scores to 1, fake ones to 0 (UnivNet, arXiv 2106.07889, §2.3).
+class MultiScaleMelLoss(nn.Module):
+    """L1 distance of log-mel-spectrograms, summed over resolutions (DAC, arXiv 2306.06546, §3.5; BigVGAN-v2's, too).
+
+    Mels as `LogMelSpectrogram` has them (magnitudes, Slaney's filters, clamped at 1e-5), to base 10, windows as long as
+    the FFT; each resolution's distance is the mean over bands and frames. DAC and BigVGAN-v2 give it a weight of 15.
+    The mel loss of HiFi-GAN (arXiv 2010.05646, §2.4) and Vocos (arXiv 2306.00814) is that of one resolution, that of
+    their input, with natural logarithms: their weight 45 is 45 · ln 10 ≈ 104 here.
 
     Args:
-        real: Its scores of real audio, any shape.
-        fake: Its scores of generated audio that is detached from the generator.
+        sample_rate: Hz. At 48 kHz one band of each of the two shortest resolutions is narrower than a bin, and empty.
+        resolutions: (FFT size, hop, mel bands), the first two in samples.
 
-    Returns:
-        {"loss": mean (1 − real)² + mean fake², "real_score" and "fake_score": the mean scores, without gradient}.
+    Raises:
+        ValueError: Names every argument that is wrong; in `forward`, shapes that differ.
     """
-    real, fake = _at_least_single(real), _at_least_single(fake)
-    loss = (1 - real).square().mean() + fake.square().mean()
-    return {"loss": loss, "real_score": real.detach().mean(), "fake_score": fake.detach().mean()}
+
+    def __init__(
+        self,
+        sample_rate: int = 24000,
+        resolutions: Sequence[tuple[int, int, int]] = (
+            *((32, 8, 5), (64, 16, 10), (128, 32, 20), (256, 64, 40)),
+            *((512, 128, 80), (1024, 256, 160), (2048, 512, 320)),
+        ),
+    ) -> None:
+        super().__init__()
+        mistakes = Mistakes(self)
+        mistakes.unless(len(resolutions) > 0, "at least one resolution is needed")
+        mels = []
+        for resolution in resolutions:
+            try:
+                n_fft, hop, bands = resolution
+                mels.append(LogMelSpectrogram(sample_rate, n_fft, hop, n_mels=bands))
+            except ValueError as error:
+                mistakes.add([f"resolution {tuple(resolution)} must be (FFT size, hop, mel bands): {error}"])
+        mistakes.raise_all()
+        self.sample_rate, self.mels = sample_rate, nn.ModuleList(mels)
+
+    def forward(self, fake: Tensor, real: Tensor) -> Tensor:
+        """Compare audio with the original, both (batch, 1, samples); return a scalar."""
+        _require_alike(fake, real)
+        distances = [(mel(fake) - mel(real)).abs().mean() for mel in self.mels]
+        return torch.stack(distances).sum() / math.log(10)
 
 
-def least_squares_of_generator(fake: Tensor) -> dict[str, Tensor]:
-    """Least-squares loss of the generator against one sub-discriminator: fake scores to 1 (arXiv 2106.07889, §2.3).
+class Judged(NamedTuple):
+    """What one sub-discriminator says of audio."""
 
-    Args:
-        fake: The sub-discriminator's scores of generated audio, any shape, *not* detached from the generator.
+    scores: Tensor  # any shape
+    features: Sequence[Tensor] = ()  # the outputs of its layers, where the loss sees them
 
-    Returns:
-        {"loss": mean (1 − fake)²}.
+
+class AdversarialLoss(ABC):
+    """Both players' loss over one sub-discriminator, a method per player; `mean_over_parts` puts them together.
+
+    Each returns a dict of scalars: ``"loss"``, and others for logging, without gradient. Where ``"loss"`` holds
+    more than the adversarial loss, ``"adversarial"`` is that loss alone.
+
+    Attributes:
+        sees_real: Whether the generator's loss depends on the real audio's judgement, too.
+        sees_features: Whether a loss depends on features: sub-discriminators then run ``with_features=True``.
     """
-    return {"loss": (1 - _at_least_single(fake)).square().mean()}
+
+    sees_real: bool = False
+    sees_features: bool = False
+
+    @abstractmethod
+    def generator(self, fake: Judged, real: Judged | None = None) -> dict[str, Tensor]:
+        """Return the generator's loss; ``fake`` has gradient, ``real`` has none and is given if ``sees_real``."""
+
+    @abstractmethod
+    def discriminator(self, real: Judged, fake: Judged) -> dict[str, Tensor]:
+        """Return the discriminator's loss; the generator gets no gradient of it."""
+
+    def judge(self, part: nn.Module, audio: Tensor) -> Judged:
+        """Run a sub-discriminator on audio (batch, 1, samples)."""
+        return Judged(*part(audio, with_features=True)) if self.sees_features else Judged(part(audio))
 
 
-def adversarial_loss(terms: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Put the losses over all sub-discriminators together (UnivNet, arXiv 2106.07889, §2.3).
+class LeastSquares(AdversarialLoss):
+    """Least squares (UnivNet, arXiv 2106.07889, §2.3; HiFi-GAN, BigVGAN, DAC): real scores to 1, fake ones to 0."""
+
+    def generator(self, fake: Judged, real: Judged | None = None) -> dict[str, Tensor]:
+        """Return {"loss": mean (1 − fake)²}."""
+        return {"loss": (1 - _at_least_single(fake.scores)).square().mean()}
+
+    def discriminator(self, real: Judged, fake: Judged) -> dict[str, Tensor]:
+        """Return {"loss": mean (1 − real)² + mean fake², "real_score" and "fake_score": the mean scores}."""
+        of_real, of_fake = _at_least_single(real.scores), _at_least_single(fake.scores)
+        loss = (1 - of_real).square().mean() + of_fake.square().mean()
+        return {"loss": loss, "real_score": of_real.detach().mean(), "fake_score": of_fake.detach().mean()}
+
+
+class Hinge(AdversarialLoss):
+    """Hinge (SoundStream, arXiv 2107.03312; Vocos, arXiv 2306.00814): real scores above 1, fake ones below −1.
+
+    The generator's loss is theirs, which pushes fake scores up to 1 and no further. (MelGAN's, −fake, has no bound.)
+    """
+
+    def generator(self, fake: Judged, real: Judged | None = None) -> dict[str, Tensor]:
+        """Return {"loss": mean max(0, 1 − fake)}."""
+        return {"loss": (1 - _at_least_single(fake.scores)).relu().mean()}
+
+    def discriminator(self, real: Judged, fake: Judged) -> dict[str, Tensor]:
+        """Return {"loss": mean max(0, 1 − real) + mean max(0, 1 + fake), "real_score" and "fake_score": the means}."""
+        of_real, of_fake = _at_least_single(real.scores), _at_least_single(fake.scores)
+        loss = (1 - of_real).relu().mean() + (1 + of_fake).relu().mean()
+        return {"loss": loss, "real_score": of_real.detach().mean(), "fake_score": of_fake.detach().mean()}
+
+
+class FeatureMatching(AdversarialLoss):
+    """Feature matching beside another loss, for the generator (HiFi-GAN, arXiv 2010.05646, §2.4; BigVGAN, DAC, Vocos).
+
+    The term is the mean absolute difference of real and fake features, summed over a sub-discriminator's layers, its
+    scores included.
 
     Args:
-        terms: Each sub-discriminator's, of either player: ``"loss"`` and others, the same for all.
+        adversarial: The other loss.
+        weight: Of the term in the generator's loss (HiFi-GAN, BigVGAN and DAC: 2).
+    """
+
+    sees_real = sees_features = True
+
+    def __init__(self, adversarial: AdversarialLoss, weight: float) -> None:
+        self.adversarial, self.weight = adversarial, weight
+
+    def generator(self, fake: Judged, real: Judged | None = None) -> dict[str, Tensor]:
+        """Return the other loss's terms, "loss" with the weighted term, and the term as "feature_matching"."""
+        assert real is not None
+        terms = self.adversarial.generator(fake, real)
+        # Differences in the features' own precision, which in half of it saves memory; sums in single precision.
+        layers = [
+            (of_fake - of_real).abs().mean(dtype=torch.promote_types(of_fake.dtype, torch.float32))
+            for of_fake, of_real in zip(fake.features, real.features, strict=True)
+        ]
+        term, alone = torch.stack(layers).sum(), terms["loss"]
+        loss = alone + self.weight * term
+        return {"adversarial": alone.detach(), **terms, "loss": loss, "feature_matching": term.detach()}
+
+    def discriminator(self, real: Judged, fake: Judged) -> dict[str, Tensor]:
+        """Return the other loss's terms."""
+        return self.adversarial.discriminator(real, fake)
+
+
+def mean_over_parts(terms: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Put one player's losses over all sub-discriminators together (UnivNet, arXiv 2106.07889, §2.3).
+
+    Args:
+        terms: What an `AdversarialLoss` says of each: ``"loss"`` and others, the same for all.
 
     Returns:
-        {"adversarial": the mean of the losses, <name>: each loss, and the mean of each other term by its name}.
+        {"loss": the mean of the losses, <name>: each adversarial loss, and the mean of each other term by its name}.
 
     Raises:
         ValueError: There are none.
@@ -129,7 +248,15 @@ def adversarial_loss(terms: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Ten
     if not terms:
         raise ValueError("The scores of at least one sub-discriminator are needed.")
     means = {key: torch.stack([each[key] for each in terms.values()]).mean() for key in next(iter(terms.values()))}
-    return {"adversarial": means.pop("loss"), **{name: each["loss"] for name, each in terms.items()}, **means}
+    parts = {name: each.get("adversarial", each["loss"]) for name, each in terms.items()}
+    return {"loss": means.pop("loss"), **parts, **means}
+
+
+def _require_alike(fake: Tensor, real: Tensor) -> None:
+    if fake.shape != real.shape or fake.dim() != 3 or fake.shape[1] != 1:
+        raise ValueError(
+            f"Expected two (batch, 1, samples) of one shape, got {tuple(fake.shape)} and {tuple(real.shape)}."
+        )
 
 
 def _magnitude(audio: Tensor, n_fft: int, hop: int, window: Tensor) -> Tensor:

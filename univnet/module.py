@@ -14,12 +14,15 @@ from torch.optim import Optimizer
 from univnet.audio import LogMelSpectrogram
 from univnet.gan import GANModule, SharedForward, Updates
 from univnet.losses import (
+    AdversarialLoss,
+    FeatureMatching,
+    LeastSquares,
     MultiResolutionSTFTLoss,
-    adversarial_loss,
-    least_squares_of_discriminator,
-    least_squares_of_generator,
+    MultiScaleMelLoss,
+    mean_over_parts,
 )
-from univnet.models import Discriminator, Generator
+from univnet.models import BaseDiscriminator, BaseGenerator, Discriminator, Generator, generator_name
+from univnet.models.checks import misfits, unfit_parts
 from univnet.runtime import compile_networks
 
 Batch = Mapping[str, Any]
@@ -45,7 +48,7 @@ class Schedule:
 
 
 class UnivNet(GANModule):
-    """Train a UnivNet generator against its spectrogram and waveform discriminators (Jang et al. 2021, section 2).
+    """Train a vocoder's generator against a discriminator: UnivNet's, unless others are given (Jang et al. 2021, §2).
 
     Batches hold ``"audio"`` (batch, 1, samples) in [−1, 1] and ``"mel"`` (batch, n_mels, frames), where samples are
     frames × hop length.
@@ -70,18 +73,25 @@ class UnivNet(GANModule):
         compile: let ``torch.compile`` make kernels of the networks' blocks in the first updates: minutes, which long
             runs win back. Anew for every batch size and segment length; validation goes without. Checkpoints are as
             ever.
+        adversarial_loss: both players' loss over a sub-discriminator; default ``univnet.losses.LeastSquares``, also
+            there is ``univnet.losses.Hinge``. In YAML, a ``class_path``.
+        feature_weight: the weight of feature matching in the generator's adversarial loss; 0 (UnivNet's) leaves it
+            out, HiFi-GAN, BigVGAN and DAC have 2.
+        mel_loss: a second reconstruction loss, of mel-spectrograms; default DAC's at the sample rate of ``mel``. Used
+            if ``mel_weight`` is not 0.
+        mel_weight: the weight of ``mel_loss`` in the generator's loss; 0 (UnivNet's) leaves it out, DAC has 15.
 
     Raises:
-        ValueError: naming every number that is negative, every way in which the generator and the mel-spectrogram do
-            not fit each other, and a discriminator with a forward of its own but no ``parts``.
+        ValueError: naming every number that is negative, every way in which the generator, the mel-spectrogram and the
+            losses do not fit each other, and a discriminator with a forward of its own but no ``parts``.
     """
 
     watched: ClassVar[Mapping[str, str]] = {**GANModule.watched, "generator": "generator/stft"}
 
     def __init__(
         self,
-        generator: Generator | None = None,
-        discriminator: Discriminator | None = None,
+        generator: Generator | BaseGenerator | None = None,  # first what YAML may give without class_path
+        discriminator: Discriminator | BaseDiscriminator | None = None,
         mel: LogMelSpectrogram | None = None,
         stft_loss: MultiResolutionSTFTLoss | None = None,
         stft_weight: float = 2.5,
@@ -95,43 +105,42 @@ class UnivNet(GANModule):
         generator_updates: Updates = Updates(),
         discriminator_updates: Updates = Updates(),
         compile: bool = False,
+        adversarial_loss: AdversarialLoss | None = None,
+        feature_weight: float = 0.0,
+        mel_loss: MultiScaleMelLoss | None = None,
+        mel_weight: float = 0.0,
     ) -> None:
         super().__init__(generator_updates, discriminator_updates)
         self.save_hyperparameters("generator_lr", "discriminator_lr")  # plain numbers, which a tuner may set
-        self.generator = generator or Generator()
-        self.discriminator = discriminator or Discriminator()
+        self.generator: BaseGenerator = generator or Generator()
+        self.discriminator: BaseDiscriminator = discriminator or Discriminator()
         self.mel = mel or LogMelSpectrogram()
         self.stft_loss = stft_loss or MultiResolutionSTFTLoss()
         self.stft_weight, self.discriminator_start = stft_weight, discriminator_start
         self._make_optimizer = {"generator": generator_optimizer, "discriminator": discriminator_optimizer}
         self._schedule = {"generator": generator_schedule, "discriminator": discriminator_schedule}
-        self._shared_forward = SharedForward(least_squares_of_generator, least_squares_of_discriminator)
+        self.adversarial_loss, self.feature_weight = adversarial_loss or LeastSquares(), feature_weight
+        if feature_weight:
+            self.adversarial_loss = FeatureMatching(self.adversarial_loss, feature_weight)
+        self.mel_loss = (mel_loss or MultiScaleMelLoss(self.mel.sample_rate)) if mel_weight else None
+        self.mel_weight = mel_weight
+        judging = self.adversarial_loss
+        self._shared_forward = SharedForward(judging.generator, judging.discriminator, judging.sees_real, judging.judge)
         self._to_compile = compile
         self._check_fit()
 
     def _check_fit(self) -> None:
-        generator, mel = self.generator.config, self.mel.config
-        numbers = {
-            "generator_lr": self.hparams["generator_lr"],
-            "discriminator_lr": self.hparams["discriminator_lr"],
-            "stft_weight": self.stft_weight,
-            "discriminator_start": self.discriminator_start,
-        }
+        names = ("stft_weight", "discriminator_start", "feature_weight", "mel_weight")
+        numbers = {name: self.hparams[name] for name in ("generator_lr", "discriminator_lr")}
+        numbers |= {name: getattr(self, name) for name in names}
         wrong = [f"{name} must not be negative, got {value}" for name, value in numbers.items() if value < 0]
-        if self.generator.hop_length != mel["hop_length"]:
-            strides = "·".join(map(str, generator["strides"]))
+        wrong += misfits(self.generator, self.mel.n_mels, self.mel.hop_length)
+        wrong += unfit_parts(self.discriminator, self.adversarial_loss.sees_features)
+        if self.mel_loss and self.mel_loss.sample_rate != self.mel.sample_rate:
             wrong.append(
-                f"mel.hop_length is {mel['hop_length']} but the product of generator.strides {strides} is "
-                f"{self.generator.hop_length}: make them equal"
+                f"mel_loss.sample_rate is {self.mel_loss.sample_rate} but mel.sample_rate is {self.mel.sample_rate}: "
+                "make them equal"
             )
-        if generator["n_mels"] != mel["n_mels"]:
-            wrong.append(
-                f"generator.n_mels is {generator['n_mels']} but mel.n_mels is {mel['n_mels']}: make them equal"
-            )
-        kind = type(self.discriminator)
-        own_forward = kind.forward is not Discriminator.forward
-        if own_forward and getattr(kind, "parts", Discriminator.parts) is Discriminator.parts:
-            wrong.append(f"{kind.__name__} defines forward() without parts(), which is what training runs: define both")
         if wrong:
             raise ValueError("; ".join(wrong))
 
@@ -142,8 +151,13 @@ class UnivNet(GANModule):
         """
         super().setup(stage)
         if self._to_compile and stage == "fit":
-            blocks = (*self.generator.resblocks, *self.discriminator.parts().values())
+            blocks = (*self.generator.blocks_to_compile(), *self.discriminator.parts().values())
             compile_networks(blocks, self.trainer.strategy.root_device)
+
+    @property
+    def sample_rate(self) -> int:
+        """The rate of the audio it makes, in Hz."""
+        return self.mel.sample_rate
 
     @property
     def adversarial(self) -> bool:
@@ -156,28 +170,31 @@ class UnivNet(GANModule):
 
     def generate(self, batch: Batch) -> Tensor:
         """Return audio (batch, 1, samples) for the batch's mel-spectrograms and fresh noise."""
-        return self.generator(batch["mel"])
+        mel = batch["mel"]
+        return self.generator(mel, self.generator.draw_noise(mel))
 
     def generator_loss(self, batch: Batch, fake: Tensor) -> dict[str, Tensor]:
-        """Return the adversarial loss plus ``stft_weight`` times the reconstruction loss, and their terms."""
+        """Return the adversarial loss plus the weighted reconstruction losses, and their terms."""
         terms = self._reconstruction(fake, batch["audio"])
         loss = self.stft_weight * terms["stft"]
+        if self.mel_loss:
+            loss = loss + self.mel_weight * terms["multi_scale_mel"]
         if self.adversarial:
             judged = self._shared_forward.generator_terms(self.discriminator.parts(), fake, batch["audio"])
-            adversarial = adversarial_loss(judged)
-            terms, loss = terms | adversarial, loss + adversarial["adversarial"]
+            over_parts = mean_over_parts(judged)
+            adversarial = over_parts.pop("loss")
+            terms, loss = {**terms, "adversarial": adversarial, **over_parts}, loss + adversarial
         return {"loss": loss, **terms}
 
     def discriminator_loss(self, batch: Batch, fake: Tensor) -> dict[str, Tensor] | None:
-        """Return the least-squares loss over all sub-discriminators, and each's; ``None`` before the game begins."""
+        """Return the adversarial loss over all sub-discriminators, and each's; ``None`` before the game begins."""
         if not self.adversarial:
             return None
         judged = self._shared_forward.discriminator_terms(self.discriminator.parts(), fake, batch["audio"])
-        terms = adversarial_loss(judged)
-        return {"loss": terms.pop("adversarial"), **terms}
+        return mean_over_parts(judged)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Log the reconstruction loss ("M-STFT") and the mel distance; return the audio for callbacks to show.
+        """Log the reconstruction losses ("M-STFT") and the mel distance; return the audio for callbacks to show.
 
         The noise is the same at every validation, and training's random numbers are left alone. Mixed precision is
         left out, as in `Vocoder`: bf16's rounding of the audio would be most of what is measured.
@@ -186,7 +203,8 @@ class UnivNet(GANModule):
         # A graph would hold for one length.
         eagerly = torch.compiler.set_stance("force_eager") if self._to_compile else nullcontext()
         with eagerly, torch.autocast(self.device.type, enabled=False):
-            audio, fake = batch["audio"], self.generator(batch["mel"], generator=noise).float()
+            mel, audio = batch["mel"], batch["audio"]
+            fake = self.generator(mel, self.generator.draw_noise(mel, noise)).float()
         terms = self._reconstruction(fake, audio)
         terms["mel"] = F.l1_loss(self.mel(fake), self.mel(audio))
         named = {f"val/{name}": value for name, value in terms.items()}
@@ -194,9 +212,10 @@ class UnivNet(GANModule):
         return {"audio": fake}
 
     def _reconstruction(self, fake: Tensor, audio: Tensor) -> dict[str, Tensor]:
-        """Return the STFT loss as ``"stft"``, and its terms."""
+        """Return the STFT loss as ``"stft"``, and its terms; the mel loss, if there is one, as "multi_scale_mel"."""
         terms = self.stft_loss(fake, audio)
-        return {"stft": torch.stack(list(terms.values())).sum(), **terms}
+        terms = {"stft": torch.stack(list(terms.values())).sum(), **terms}
+        return terms | {"multi_scale_mel": self.mel_loss(fake, audio)} if self.mel_loss else terms
 
     def configure_optimizers(self) -> Any:
         """Return each player's optimizer, at its learning rate, with its schedule."""
@@ -217,15 +236,19 @@ class UnivNet(GANModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": make_scheduler(optimizer), **how}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what a vocoder is rebuilt from: the generator's and the mel-spectrogram's arguments, in plain types."""
+        """Add what a vocoder is rebuilt from, in plain types: the generator's class, its and the mel's arguments."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint["univnet"] = {"generator": self.generator.config, "mel": self.mel.config}
+        kind = generator_name(type(self.generator))
+        checkpoint["univnet"] = {"generator": self.generator.config, "mel": self.mel.config, "generator_class": kind}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another model, naming what differs."""
         super().on_load_checkpoint(checkpoint)
         theirs, parts = checkpoint.get("univnet", {}), {"generator": self.generator.config, "mel": self.mel.config}
-        differ = [
+        kind = generator_name(type(self.generator))
+        their_kind = theirs.get("generator_class", kind)  # older checkpoints do not say
+        differ = [f"the generator's class is {their_kind!r} in the checkpoint and {kind!r} here"] * (kind != their_kind)
+        differ += [
             f"{part}.{key} is {theirs[part].get(key)!r} in the checkpoint and {value!r} here"
             for part, ours in parts.items()
             if part in theirs

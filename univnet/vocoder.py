@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from univnet.audio import LogMelSpectrogram
 from univnet.gan import averaged_weights
-from univnet.models import Generator
+from univnet.models import BaseGenerator, generator_class
 
 EDGE_FRAMES = 10  # of silence around the input: without them the first and last samples click
 CHUNK_FRAMES = 384  # longer input is made in pieces; at 256 samples a frame, c32's largest tensor is then 25 MB
@@ -27,11 +27,11 @@ class Vocoder(nn.Module):
     the cache. The audio is that of the whole input up to rounding (1e-5).
 
     Args:
-        generator: a trained generator; its weight norm is folded away.
+        generator: a trained generator, of any kind that keeps to ``BaseGenerator``; its weight norm is folded away.
         mel: the mel-spectrogram it was trained on.
     """
 
-    def __init__(self, generator: Generator, mel: LogMelSpectrogram) -> None:
+    def __init__(self, generator: BaseGenerator, mel: LogMelSpectrogram) -> None:
         super().__init__()
         self.generator, self.mel = generator, mel
         self.generator.remove_weight_norm()
@@ -42,6 +42,9 @@ class Vocoder(nn.Module):
     def from_checkpoint(cls, path: str | PathLike[str], weights: Literal["auto", "averaged", "raw"] = "auto") -> Self:
         """Load from a training checkpoint; only tensors and plain types are read from it (``weights_only``).
 
+        The generator is of the class that the checkpoint names, which must be ``Generator`` or registered by
+        ``univnet.models.register_generator``.
+
         Args:
             path: the file.
             weights: ``"averaged"`` takes the SWA or EMA weights, ``"raw"`` the optimizer's, ``"auto"`` the averaged
@@ -49,7 +52,8 @@ class Vocoder(nn.Module):
 
         Raises:
             FileNotFoundError: where there is no such file.
-            ValueError: where it is not a checkpoint of this package, or holds no averaged weights that are asked for.
+            ValueError: where it is not a checkpoint of this package, names a class that is not known here, or holds no
+                averaged weights that are asked for.
         """
         checkpoint = read_checkpoint(path)
         about, prefix = checkpoint["univnet"], "generator."
@@ -58,7 +62,11 @@ class Vocoder(nn.Module):
         if averaged is None and weights == "averaged":
             raise ValueError(f"{path} holds no averaged weights: take weights='auto' or 'raw'")
         chosen = averaged or raw
-        generator = Generator(**about["generator"])
+        try:
+            kind = generator_class(about.get("generator_class", "Generator"))  # older ones do not say
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        generator = kind(**about["generator"])
         if not any(".parametrizations." in name for name in chosen):  # weights as they take effect
             generator.remove_weight_norm()
         generator.load_state_dict(chosen)
@@ -93,9 +101,7 @@ class Vocoder(nn.Module):
         silence = torch.log(torch.tensor(self.mel.floor)).item()
         padded = F.pad(mel, (EDGE_FRAMES, EDGE_FRAMES), value=silence)
         source = None if seed is None else torch.Generator(mel.device).manual_seed(seed)
-        shape = (len(mel), self.generator.noise_channels, padded.shape[2])
-        # Drawn for the whole, so that the audio does not hang on the chunks.
-        noise = torch.randn(shape, generator=source, dtype=mel.dtype, device=mel.device)
+        noise = self.generator.draw_noise(padded, source)  # for the whole: the audio does not depend on the chunks
         edge = EDGE_FRAMES * self.generator.hop_length
         return self._in_chunks(padded, noise, chunk_frames)[..., edge:-edge]
 

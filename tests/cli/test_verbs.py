@@ -12,11 +12,10 @@ from types import ModuleType
 
 import pytest
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from support import ROOT
 
 from univnet.cli import VERBS, Verb, main
 from univnet.gan import NonFiniteError
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("name", VERBS)
@@ -123,3 +122,34 @@ def test_a_mistake_in_the_options_names_the_help_to_read(
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("univnet: error: ")
     assert line.endswith(told)
+
+
+class TestMistakesAreToldInOneLine:
+    def test_no_verb_lists_them(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as ended:
+            main([])
+        assert ended.value.code == 2
+        listed = capsys.readouterr().err
+        assert {"fit", "validate", "synthesize"} <= VERBS.keys()
+        assert all(f"\n  {verb} " in listed for verb in VERBS)
+        assert len(listed.splitlines()) < 10
+        with pytest.raises(SystemExit) as ended:
+            main(["--help"])
+        assert ended.value.code == 0
+        assert capsys.readouterr().out == listed
+
+    def test_no_such_verb(self, refused: Callable[..., str]) -> None:
+        assert refused("train").startswith("there is no verb 'train'; give one of fit, validate, find-lr, ")
+
+    def test_a_traceback_on_request(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("UNIVNET_TRACEBACK", "1")
+        with pytest.raises(Exception, match="there is no verb"):
+            main(["train"])
+
+    def test_another_rank_says_who_it_is(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("LOCAL_RANK", "1")
+        with pytest.raises(SystemExit):
+            main(["train"])
+        assert capsys.readouterr().err.startswith("univnet: rank 1: error: there is no verb")

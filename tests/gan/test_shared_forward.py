@@ -1,7 +1,9 @@
 """One discriminator forward for both players gives the gradients of a forward for each."""
 
 import copy
+import weakref
 from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -171,3 +173,90 @@ def test_an_unused_parameter_gets_no_gradient() -> None:
     shared.discriminator_terms({"a": part}, fake, real)["a"]["loss"].backward()
     assert part.unused.grad is None
     assert part.weight.grad is not None
+
+
+class Judged(NamedTuple):
+    scores: Tensor
+    features: list[Tensor]
+
+
+def layers_of(part: nn.Module, x: Tensor) -> Judged:
+    """Run a part by its layers; its scores come of `part(x)` itself, so that the hooks count it."""
+    features: list[Tensor] = []
+    hooks = [layer.register_forward_hook(lambda _, args, out: features.append(out)) for layer in part.children()]
+    scores = part(x)
+    for hook in hooks:
+        hook.remove()
+    return Judged(scores, features)
+
+
+def matching_of_generator(fake: Judged, real: Judged) -> dict[str, Tensor]:
+    """A relativistic loss and feature matching: both depend on the reals, too."""
+    pairs = zip(fake.features, real.features, strict=True)
+    matching = torch.stack([(f - r).abs().mean() for f, r in pairs]).sum()
+    return {"loss": nn.functional.softplus(real.scores - fake.scores).mean() + 2 * matching, "matching": matching}
+
+
+def matching_of_discriminator(real: Judged, fake: Judged) -> dict[str, Tensor]:
+    """It may see features, too."""
+    loss = nn.functional.softplus(fake.scores - real.scores).mean()
+    return {"loss": loss - 0.1 * (fake.features[0] - real.features[0]).square().mean()}
+
+
+def with_features() -> SharedForward:
+    return SharedForward(matching_of_generator, matching_of_discriminator, True, layers_of)
+
+
+@pytest.mark.parametrize("in_fp16", [False, True])
+def test_features_of_the_reals_reach_the_generator_without_a_forward_more(
+    parts: Parts, judged: list, in_fp16: bool
+) -> None:
+    noise, real = audio(0).requires_grad_(), audio(1)
+    fake = noise.tanh()
+    of_real = {k: layers_of(part, real) for k, part in parts.items()}
+    loss = weighted(
+        {
+            k: matching_of_generator(layers_of(p, fake), Judged(r.scores.detach(), [x.detach() for x in r.features]))
+            for (k, p), r in zip(parts.items(), of_real.values(), strict=True)
+        }
+    )
+    [to_noise] = torch.autograd.grad(loss, [noise])
+    d_loss = weighted({k: matching_of_discriminator(of_real[k], layers_of(p, fake.detach())) for k, p in parts.items()})
+    to_weights = torch.autograd.grad(d_loss, weights(parts))
+    judged.clear()
+
+    shared, fake = with_features(), noise.tanh()
+    with torch.autocast("cpu", torch.float16, enabled=in_fp16), frozen(weights(parts)):  # float64 stays float64 there
+        terms = shared.generator_terms(parts, fake, real)
+    generators_own = [name for name, _ in judged]
+    torch.testing.assert_close(weighted(terms), loss, rtol=0, atol=1e-12)
+    weighted(terms).backward()
+    torch.testing.assert_close(noise.grad, to_noise, rtol=0, atol=1e-12)
+    assert not any(p.grad is not None for p in weights(parts))
+    d_terms = shared.discriminator_terms(parts, fake.detach(), real)
+    torch.testing.assert_close(weighted(d_terms), d_loss, rtol=0, atol=1e-12)
+    weighted(d_terms).backward()
+    for parameter, gradient in zip(weights(parts), to_weights, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=0, atol=1e-12)
+    torch.testing.assert_close(noise.grad, to_noise, rtol=0, atol=1e-12)
+    assert generators_own == ["0", "0", "1", "1"]
+    assert [torch.equal(x, real) for _, x in judged[:4]] == [True, False, True, False]  # the reals first
+    assert len(judged) == (8 if in_fp16 else 4)
+
+
+def test_only_one_parts_activations_are_held(parts: Parts) -> None:
+    held: dict[str, list[Any]] = {"0": [], "1": []}
+    alive: list[int] = []
+
+    def judge(part: nn.Module, x: Tensor) -> Judged:
+        [name] = [name for name, each in parts.items() if each is part]
+        alive.append(sum(reference() is not None for reference in held["0"]))
+        said = layers_of(part, x)
+        held[name] += [weakref.ref(x) for x in said.features]
+        return said
+
+    shared = SharedForward(matching_of_generator, matching_of_discriminator, True, judge)
+    shared.generator_terms(parts, audio(0).requires_grad_().tanh(), audio(1))
+    assert alive == [0, 3, 0, 0]  # part 0 on the reals, then on the fakes, and part 1 on both
+    assert [len(references) for references in held.values()] == [6, 6]
+    assert not any(reference() is not None for references in held.values() for reference in references)

@@ -183,3 +183,22 @@ def test_all_mistakes_are_reported_at_once():
         MultiPeriodDiscriminator(periods=(2, 2), channels=(), kernel_size=4, stride=0)
     for word in ("periods", "channels", "kernel_size must be odd", "stride"):
         assert word in str(error.value)
+
+
+def test_features_are_what_the_layers_put_out():
+    discriminator, audio = small(), torch.randn(2, 1, 400)
+    for name, part in discriminator.parts().items():
+        convolved = []
+
+        def keep(_, args, out, convolved=convolved):
+            convolved.append(out.detach().clone())
+
+        hooks = [conv.register_forward_hook(keep) for conv in (*part.convs, part.conv_post)]
+        scores, features = part(audio, with_features=True)
+        for hook in hooks:
+            hook.remove()
+        assert torch.equal(scores, part(audio)), name
+        assert torch.equal(features[-1], scores)
+        assert len(features) == len(convolved) == len(part.convs) + 1
+        for feature, out in zip(features[:-1], convolved, strict=False):
+            assert torch.equal(feature, F.leaky_relu(out, 0.2))

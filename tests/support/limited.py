@@ -10,6 +10,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from support.toy import ToyGAN, toy_data
+from univnet.gan.tuner.tuner import Tuner
 
 
 def cuda_error() -> BaseException:
@@ -74,3 +75,14 @@ class LimitedData(LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         size = (self.hparams or vars(self))["batch_size"]
         return DataLoader(toy_data(self.examples), batch_size=size)
+
+
+def noted(path: Path) -> list[list[tuple[int, ...]]]:
+    """Return what ``Limited`` wrote, a list for each process: examples, epoch, optimizers and networks (see there)."""
+    lines = [tuple(map(int, line.split())) for line in path.read_text().splitlines()]
+    return [[line[1:] for line in lines if line[0] == process] for process in dict.fromkeys(line[0] for line in lines)]
+
+
+def sizes(tuner: Tuner) -> list[int]:
+    assert tuner.batch_size_search is not None
+    return [each.size for each in tuner.batch_size_search.trials]

@@ -3,7 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
+
+from univnet import Generator, LogMelSpectrogram, UnivNet
+from univnet.losses import MultiResolutionSTFTLoss
+from univnet.models import Discriminator, MultiPeriodDiscriminator, MultiResolutionSpectrogramDiscriminator
 
 GENERATOR = {
     "n_mels": 20,
@@ -17,6 +22,14 @@ MEL = {"sample_rate": 16000, "n_mels": 20}
 RESOLUTIONS = [[512, 50, 240], [256, 64, 128]]
 MRD = {"resolutions": RESOLUTIONS, "channels": 2}
 MPD = {"periods": [2, 3], "channels": [4, 8]}
+
+
+def small_univnet(**options: Any) -> UnivNet:
+    """Make it, from seed 0; ``options`` are the module's own."""
+    torch.manual_seed(0)
+    mrd, mpd = MultiResolutionSpectrogramDiscriminator(**MRD), MultiPeriodDiscriminator(**MPD)
+    options = {"generator": Generator(**GENERATOR), "mel": LogMelSpectrogram(**MEL)} | options
+    return UnivNet(discriminator=Discriminator(mrd, mpd), stft_loss=MultiResolutionSTFTLoss(RESOLUTIONS), **options)
 
 
 def class_path(name: str, **init_args: Any) -> dict[str, Any]:
@@ -56,6 +69,7 @@ def write_config(folder: Path, clips: int, demo: Path) -> Path:
         "data": {
             "root": str(speech),
             "segment_length": 2048,
+            "epoch": "files",  # as many micro-batches as the tests count on
             "batch_size": 1,
             "num_workers": 0,
             "validation": 2,

@@ -95,14 +95,14 @@ def toy_loader(examples: int = 40, batch_size: int = 4, dtype: torch.dtype = tor
     return DataLoader(toy_data(examples, dtype), batch_size=batch_size)
 
 
-def quiet_trainer(tmp_path: Any, **kwargs: Any) -> L.Trainer:
+def quiet_trainer(folder: Any = None, **kwargs: Any) -> L.Trainer:
     defaults: dict[str, Any] = {
         "accelerator": "cpu",
         "logger": False,
         "enable_checkpointing": False,
         "enable_progress_bar": False,
         "enable_model_summary": False,
-        "default_root_dir": tmp_path,
+        "default_root_dir": folder,
         "max_epochs": 1,
     }
     return L.Trainer(**(defaults | kwargs))

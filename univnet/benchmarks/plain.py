@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from univnet.losses import adversarial_loss, least_squares_of_discriminator, least_squares_of_generator
+from univnet.losses import Judged, LeastSquares, mean_over_parts
 from univnet.models import Discriminator, Generator
 from univnet.module import Batch, UnivNet
 
@@ -66,15 +66,19 @@ def judge(discriminator: Discriminator, audio: Tensor) -> dict[str, Tensor]:
 def step(module: UnivNet, batch: Batch, noise: Tensor, optimizers: tuple[Optimizer, Optimizer]) -> None:
     """Update the generator, then the discriminator: three discriminator forwards, nothing frozen."""
     of_generator, of_discriminator = optimizers
+    assert isinstance(module.generator, Generator)
+    assert isinstance(module.discriminator, Discriminator)
     of_generator.zero_grad()
     fake = generate(module.generator, batch["mel"], noise)
     reconstruction = torch.stack(list(module.stft_loss(fake, batch["audio"]).values())).sum()
     scores = judge(module.discriminator, fake)
-    adversarial = adversarial_loss({k: least_squares_of_generator(score) for k, score in scores.items()})["adversarial"]
+    losses = LeastSquares()
+    adversarial = mean_over_parts({k: losses.generator(Judged(score)) for k, score in scores.items()})["loss"]
     (adversarial + module.stft_weight * reconstruction).backward()
     of_generator.step()
     of_discriminator.zero_grad()
     fakes = judge(module.discriminator, fake.detach())
     reals = judge(module.discriminator, batch["audio"])
-    adversarial_loss({k: least_squares_of_discriminator(reals[k], fakes[k]) for k in reals})["adversarial"].backward()
+    judged = {k: losses.discriminator(Judged(reals[k]), Judged(fakes[k])) for k in reals}
+    mean_over_parts(judged)["loss"].backward()
     of_discriminator.step()

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from univnet.audio import LogMelSpectrogram
 from univnet.audio.picture import mel_picture
-from univnet.module import UnivNet
 
 
 class ValidationSamples(Callback):
@@ -19,13 +20,26 @@ class ValidationSamples(Callback):
     TensorBoard gets audio and pictures; loggers with ``log_audio`` and ``log_image`` (Weights & Biases) get the same;
     others get nothing.
 
+    The module has the mel-spectrogram as ``mel`` (a ``LogMelSpectrogram``); its batches hold ``"audio"``, as does what
+    its ``validation_step`` returns.
+
     Args:
         count: how many utterances to show.
+
+    Raises:
+        MisconfigurationException: before training, where the module has no ``mel``.
     """
 
     def __init__(self, count: int = 4) -> None:
         self.count = count
         self._real_shown: set[str] = set()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a module without a mel-spectrogram."""
+        if not isinstance(getattr(pl_module, "mel", None), LogMelSpectrogram):
+            raise MisconfigurationException(
+                f"ValidationSamples draws the mels of {type(pl_module).__name__}.mel: let it be a LogMelSpectrogram"
+            )
 
     def on_validation_batch_end(
         self,
@@ -39,17 +53,18 @@ class ValidationSamples(Callback):
         """Show this utterance, if it is one of the first."""
         if trainer.sanity_checking or batch_idx >= self.count or not trainer.is_global_zero:
             return
-        assert isinstance(pl_module, UnivNet)
         assert isinstance(outputs, Mapping)
+        mel = pl_module.mel
+        assert isinstance(mel, LogMelSpectrogram)
         real, fake = batch["audio"][:1].float(), outputs["audio"][:1]
-        real_mel, fake_mel = (pl_module.mel(audio)[0].cpu().numpy() for audio in (real, fake))
-        name, step, rate = f"sample_{batch_idx}", trainer.global_step, pl_module.mel.sample_rate
+        real_mel, fake_mel = (mel(audio)[0].cpu().numpy() for audio in (real, fake))
+        name, step, rate = f"sample_{batch_idx}", trainer.global_step, mel.sample_rate
         sounds = {"generated": fake}
         if name not in self._real_shown:  # it never changes
             sounds["real"] = real
             self._real_shown.add(name)
         for logger in trainer.loggers:
-            picture = mel_picture(real_mel, fake_mel, pl_module.mel.config)
+            picture = mel_picture(real_mel, fake_mel, mel.config)
             for kind, audio in sounds.items():
                 _show_sound(logger, f"{name}/{kind}", audio[0, 0].cpu().numpy(), step, rate)
             _show_picture(logger, f"{name}/mel", picture, step)

@@ -1,17 +1,34 @@
 """How fast training goes, in the unit that vocoder people compare."""
 
 import time
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from univnet.module import UnivNet
+
+def sample_rate_of(pl_module: LightningModule, callback: Callback) -> int:
+    """Return the module's ``sample_rate`` in Hz, for a callback that needs one.
+
+    Raises:
+        MisconfigurationException: the module has none.
+    """
+    if not hasattr(pl_module, "sample_rate"):
+        raise MisconfigurationException(
+            f"{type(callback).__name__} counts seconds: let {type(pl_module).__name__}.sample_rate say the samples per "
+            f"second"
+        )
+    return cast(int, pl_module.sample_rate)
 
 
 class AudioThroughput(Callback):
     """Log ``throughput/audio_seconds_per_second``: seconds of audio trained per second of wall time, all ranks.
 
-    Measured over each logging interval; validation is left out.
+    Measured over each logging interval; validation is left out. The module has the audio's ``sample_rate`` in Hz; its
+    batches hold ``"audio"``.
+
+    Raises:
+        MisconfigurationException: before training, where the module has no ``sample_rate``.
     """
 
     def __init__(self) -> None:
@@ -20,6 +37,10 @@ class AudioThroughput(Callback):
 
     def _restart(self) -> None:
         self._samples, self._since = 0, time.perf_counter()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a module without a sample rate."""
+        sample_rate_of(pl_module, self)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
@@ -34,12 +55,11 @@ class AudioThroughput(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count this batch, and log where the trainer logs."""
-        assert isinstance(pl_module, UnivNet)
         self._samples += batch["audio"].numel()
         step, every = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
         if not every or step % every or step == self._logged_at:
             return
-        seconds = self._samples * trainer.world_size / pl_module.mel.sample_rate
+        seconds = self._samples * trainer.world_size / sample_rate_of(pl_module, self)
         speed = seconds / (time.perf_counter() - self._since)
         for logger in trainer.loggers:
             logger.log_metrics({"throughput/audio_seconds_per_second": speed}, step=step)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar, Self
 
+from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DDPStrategy, ParallelStrategy
@@ -13,10 +14,11 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
+from univnet.gan.endurance.checkpoint_io import WholeCheckpointIO
 from univnet.gan.lightning_internals import attached_trainer, ddp_options, lent_scaler, log_at_updates
 from univnet.gan.precision import no_autocast
 from univnet.gan.refusals import refuse_one_optimizer_techniques, strategy_mistake
-from univnet.gan.resume import Progress, capture, replay, restore
+from univnet.gan.resume import Progress, capture, check_complete, replay, restore
 from univnet.gan.schedules import Schedules
 from univnet.gan.updates import Player, Updates, frozen
 
@@ -188,13 +190,26 @@ class GANModule(LightningModule):
             refuse_one_optimizer_techniques(self.trainer)
         return []
 
+    def on_micro_batch_end(self) -> None:
+        """Take note: between here and the next training step, checkpoints hold the state that is reached now."""
+        self._progress.micro_batch_ended(self.trainer)
+
+    def on_fetch_start(self) -> None:
+        """Take note that the next micro-batch is being fetched."""
+        self._progress.fetches()
+
     def setup(self, stage: str) -> None:
-        """Give DDP the flag that two players need, or refuse a strategy; log at the generator's updates."""
+        """Have checkpoints written whole, log at the generator's updates, and give DDP the flag that two players need.
+
+        A strategy that cannot train two players is refused.
+        """
         strategy = self.trainer.strategy
         if mistake := strategy_mistake(strategy):
             raise MisconfigurationException(mistake)
         if isinstance(strategy, DDPStrategy):
             ddp_options(strategy).setdefault("find_unused_parameters", True)
+        if type(strategy.checkpoint_io) is TorchCheckpointIO:  # the user has chosen no other
+            strategy.checkpoint_io = WholeCheckpointIO()
         log_at_updates(self.trainer)
 
     def on_train_start(self) -> None:
@@ -230,9 +245,14 @@ class GANModule(LightningModule):
             checkpoint["gan"] = capture(self.trainer, self.updates, self.schedules, self._progress)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what :meth:`on_train_start` restores, if it is to train."""
+        """Keep what :meth:`on_train_start` restores, if it is to train.
+
+        Raises:
+            ValueError: training cannot go on from ``checkpoint``, because parts of it are missing; names them.
+        """
         trainer = attached_trainer(self)
-        if trainer is not None and trainer.state.fn == TrainerFn.FITTING and "gan" in checkpoint:
+        if trainer is not None and trainer.state.fn == TrainerFn.FITTING:
+            check_complete(checkpoint, self.updates)
             self._resumed = checkpoint["gan"]
             self._progress.resumed(replay(trainer, checkpoint))
 

@@ -1,10 +1,12 @@
 """One discriminator forward on the fakes for both players' losses, one part of the discriminator after the other."""
 
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -24,17 +26,29 @@ class SharedForward:
     What both return are ordinary scalars to combine and to call ``backward()`` on (once differentiable). A player that
     does not take its terms from here has them worked out for nothing: use both methods or neither.
 
-    Where gradients cannot be worked out beforehand, each player has a forward pass of its own: in fp16, whose
+    Where gradients cannot be worked out beforehand, each player has forward passes of its own: in fp16, whose
     gradients must be scaled from their very beginning, where the fakes or a part's weights have gradient hooks, and
     without gradient to record.
 
     Args:
-        of_generator: ``fake scores -> {"loss": scalar, …}`` of one part; other terms are for logging.
-        of_discriminator: ``(real scores, fake scores) -> {"loss": scalar, …}``.
+        of_generator: ``fake -> {"loss": scalar, …}`` of one part, where ``fake`` is what ``judge`` returns for the
+            fakes: by default the part's scores. Other terms are for logging.
+        of_discriminator: ``(real, fake) -> {"loss": scalar, …}``, of what ``judge`` returns for both.
+        generator_sees_real: Call ``of_generator(fake, real)`` instead, ``real`` without gradient: for feature matching
+            and relativistic losses. The reals' forward pass then comes first.
+        judge: ``(part, audio) ->`` a tensor, or a list, tuple or dict of tensors: it runs a part. By default
+            ``part(audio)``.
     """
 
-    def __init__(self, of_generator: Callable[[Any], Terms], of_discriminator: Callable[[Any, Any], Terms]) -> None:
+    def __init__(
+        self,
+        of_generator: Callable[..., Terms],
+        of_discriminator: Callable[[Any, Any], Terms],
+        generator_sees_real: bool = False,
+        judge: Callable[[nn.Module, Tensor], Any] = operator.call,
+    ) -> None:
         self._of_generator, self._of_discriminator = of_generator, of_discriminator
+        self._generator_sees_real, self._judge = generator_sees_real, judge
         self._ready: _Ready | None = None
 
     def generator_terms(self, parts: Parts, fake: Tensor, real: Tensor) -> dict[str, Terms]:
@@ -48,8 +62,8 @@ class SharedForward:
         """
         self._ready = None
         if not _can_share(parts, fake):
-            return {name: self._of_generator(part(fake)) for name, part in parts.items()}
-        both = {name: self._judge(part, fake, real) for name, part in parts.items()}
+            return {name: self._generator_alone(part, fake, real) for name, part in parts.items()}
+        both = {name: self._both(part, fake, real) for name, part in parts.items()}
         known = {name: discriminators for name, (_, discriminators) in both.items()}
         self._ready = _Ready(fake.detach(), fake._version, real, real._version, known)
         return {name: generators.terms([fake]) for name, (generators, _) in both.items()}
@@ -59,19 +73,34 @@ class SharedForward:
         ready, self._ready = self._ready, None
         if ready is not None and ready.is_for(parts, fake, real):
             return {name: ready.known[name].terms(part.parameters()) for name, part in parts.items()}
-        return {name: self._of_discriminator(part(real), part(fake.detach())) for name, part in parts.items()}
+        fake, judge = fake.detach(), self._judge
+        return {name: self._of_discriminator(judge(part, real), judge(part, fake)) for name, part in parts.items()}
 
-    def _judge(self, part: nn.Module, fake: Tensor, real: Tensor) -> "tuple[_Known, _Known]":
+    def _generator_alone(self, part: nn.Module, fake: Tensor, real: Tensor) -> Terms:
+        if not self._generator_sees_real:
+            return self._of_generator(self._judge(part, fake))
+        with torch.no_grad():
+            of_real = self._judge(part, real)
+        return self._of_generator(self._judge(part, fake), of_real)
+
+    def _both(self, part: nn.Module, fake: Tensor, real: Tensor) -> "tuple[_Known, _Known]":
         parameters = list(part.parameters())
         with requiring_grad(parameters, True):  # in the generator's turn all are frozen
-            scores = part(fake)
-            generator = self._of_generator(scores)
+            seen = []
+            if self._generator_sees_real:
+                of_real = self._judge(part, real)
+                seen.append(apply_to_collection(of_real, Tensor, Tensor.detach))
+            of_fake = self._judge(part, fake)
+            generator = self._of_generator(of_fake, *seen)
             with no_autocast(fake.device):
                 to_fake = torch.autograd.grad(generator["loss"], [fake], retain_graph=True)
-            discriminator = self._of_discriminator(part(real), scores)
+            generator = _values(generator)  # and its graph is free
+            if not self._generator_sees_real:
+                of_real = self._judge(part, real)
+            discriminator = self._of_discriminator(of_real, of_fake)
             with no_autocast(fake.device):
                 to_own = torch.autograd.grad(discriminator["loss"], parameters, allow_unused=True) if parameters else ()
-        return _Known(_values(generator), to_fake), _Known(_values(discriminator), to_own)
+        return _Known(generator, to_fake), _Known(_values(discriminator), to_own)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,22 @@
-"""The networks, as plain modules: the generator and its discriminators."""
+"""The networks, as plain modules: the generator and its discriminators, and the contracts that others keep, too."""
 
+from univnet.models.base import BaseDiscriminator, BaseGenerator
 from univnet.models.discriminators import (
     Discriminator,
     MultiPeriodDiscriminator,
     MultiResolutionSpectrogramDiscriminator,
 )
 from univnet.models.generator import Generator
+from univnet.models.registry import generator_class, generator_name, register_generator
 
-__all__ = ["Discriminator", "Generator", "MultiPeriodDiscriminator", "MultiResolutionSpectrogramDiscriminator"]
+__all__ = [
+    "BaseDiscriminator",
+    "BaseGenerator",
+    "Discriminator",
+    "Generator",
+    "MultiPeriodDiscriminator",
+    "MultiResolutionSpectrogramDiscriminator",
+    "generator_class",
+    "generator_name",
+    "register_generator",
+]

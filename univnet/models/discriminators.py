@@ -1,6 +1,8 @@
 """Discriminators: sub-discriminators that each judge one view of the audio, and name their scores.
 
-Each `forward` maps audio (batch, 1, samples) to a dict from the sub-discriminator's name to its scores (batch, N).
+Each `forward` maps audio (batch, 1, samples) to a dict from the sub-discriminator's name to its scores (batch, N). A
+sub-discriminator's own, with ``with_features=True``, returns its scores and a list of what its layers put out: the
+activations and, last, the scores.
 """
 
 from collections.abc import Sequence
@@ -10,8 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from univnet.models.base import BaseDiscriminator
 
-class Discriminator(nn.Module):
+
+class Discriminator(BaseDiscriminator):
     """UnivNet's discriminator: spectrograms at several resolutions and periods (arXiv 2106.07889, §2.2).
 
     To leave a part out, give it nothing to look at: `MultiPeriodDiscriminator(periods=())`.
@@ -41,10 +45,6 @@ class Discriminator(nn.Module):
         Training runs these, one by one, and never `forward`, neither this one's nor the MRD's or MPD's.
         """
         return dict(self.mrd.discriminators.items()) | dict(self.mpd.discriminators.items())
-
-    def forward(self, audio: Tensor) -> dict[str, Tensor]:
-        """Score audio (batch, 1, samples): {"mrd_1024": (batch, N), …, "mpd_2": (batch, M), …}."""
-        return {name: part(audio) for name, part in self.parts().items()}
 
 
 class MultiResolutionSpectrogramDiscriminator(nn.Module):
@@ -144,10 +144,14 @@ class _ConvolutionalDiscriminator(nn.Module):
         self.conv_post = weight_norm(conv_post)
         self.leaky_slope = leaky_slope
 
-    def score(self, view: Tensor) -> Tensor:
+    def score(self, view: Tensor, with_features: bool) -> Tensor | tuple[Tensor, list[Tensor]]:
+        features = []
         for conv in self.convs:
             view = F.leaky_relu(conv(view), self.leaky_slope, inplace=True)
-        return self.conv_post(view).transpose(2, 3).flatten(1)
+            if with_features:
+                features.append(view)
+        scores = self.conv_post(view).transpose(2, 3).flatten(1)
+        return (scores, [*features, scores]) if with_features else scores
 
 
 class _SpectrogramDiscriminator(_ConvolutionalDiscriminator):
@@ -165,12 +169,12 @@ class _SpectrogramDiscriminator(_ConvolutionalDiscriminator):
         super().__init__(convs, _SwappedConv2d(channels, 1, (3, 3), padding=(1, 1)), leaky_slope)
         self.n_fft, self.hop, self.window = n_fft, hop, window
 
-    def forward(self, audio: Tensor) -> Tensor:
+    def forward(self, audio: Tensor, with_features: bool = False) -> Tensor | tuple[Tensor, list[Tensor]]:
         view = self.spectrogram(audio).transpose(1, 2)
         if view.device.type != "cpu":
-            return self.score(view.unsqueeze(1))
+            return self.score(view.unsqueeze(1), with_features)
         # One channel looks the same in either layout: these strides make the convolutions choose channels-last.
-        return self.score(view.contiguous().unsqueeze(-1).permute(0, 3, 1, 2))
+        return self.score(view.contiguous().unsqueeze(-1).permute(0, 3, 1, 2), with_features)
 
     def spectrogram(self, audio: Tensor) -> Tensor:
         """Magnitudes (batch, bins, frames) of audio (batch, 1, samples), never below single precision."""
@@ -207,12 +211,12 @@ class _PeriodDiscriminator(_ConvolutionalDiscriminator):
         super().__init__(convs, _SwappedConv2d(channels[-1], 1, (3, 1), padding=(1, 0)), leaky_slope)
         self.period = period
 
-    def forward(self, audio: Tensor) -> Tensor:
+    def forward(self, audio: Tensor, with_features: bool = False) -> Tensor | tuple[Tensor, list[Tensor]]:
         missing = -audio.shape[-1] % self.period
         _require_samples(audio, missing + 1, f"a period of {self.period} samples")
         if missing:
             audio = F.pad(audio, (0, missing), "reflect")
-        return self.score(audio.unflatten(-1, (-1, self.period)).transpose(2, 3).contiguous())
+        return self.score(audio.unflatten(-1, (-1, self.period)).transpose(2, 3).contiguous(), with_features)
 
 
 def _require_samples(audio: Tensor, least: int, what: str) -> None:

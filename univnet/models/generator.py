@@ -10,13 +10,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import weight_norm
 
+from univnet.models.base import BaseGenerator
 from univnet.models.lvc import KernelPredictor, LVCBlock
+from univnet.models.registry import register_generator
 
 
-class Generator(nn.Module):
+@register_generator
+class Generator(BaseGenerator):
     """UnivNet's generator (arXiv 2106.07889, §2.1), with weight normalization on every convolution.
 
     Without autograd (`torch.no_grad`, `torch.inference_mode`) the gates work in place: less memory, same audio.
@@ -70,6 +72,7 @@ class Generator(nn.Module):
         }
         _validate(self._config)
         self.n_mels, self.noise_channels, self.leaky_slope = n_mels, noise_channels, leaky_slope
+        self.hop_length = math.prod(strides)
         self.conv_pre = _ReflectConv1d(noise_channels, channels, 7)
         self.resblocks = nn.ModuleList(
             LVCBlock(
@@ -97,14 +100,9 @@ class Generator(nn.Module):
         for module in list(self.modules()):
             if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
                 weight_norm(module)
+        self.context_frames = self._context_frames()
 
-    @property
-    def hop_length(self) -> int:
-        """Audio samples a mel frame."""
-        return math.prod(self._config["strides"])
-
-    @property
-    def context_frames(self) -> int:
+    def _context_frames(self) -> int:
         """Mel frames on either side of a frame on which its audio depends, at most (17 for UnivNet's sizes).
 
         A stretch of audio comes out the same when this many frames more are given at both of its ends. It is what
@@ -142,7 +140,7 @@ class Generator(nn.Module):
             raise ValueError(f"Expected a mel of shape (batch, {self.n_mels}, frames), got {tuple(mel.shape)}.")
         shape = (mel.shape[0], self.noise_channels, mel.shape[2])
         if noise is None:
-            noise = torch.randn(shape, generator=generator, dtype=mel.dtype, device=mel.device)
+            noise = self.draw_noise(mel, generator)
         elif noise.shape != shape:
             raise ValueError(f"Expected noise of shape {shape} for this mel, got {tuple(noise.shape)}.")
         x = self.conv_pre(noise)
@@ -150,14 +148,9 @@ class Generator(nn.Module):
             x = block(x, mel)
         return torch.tanh(self.conv_post(F.leaky_relu(x, self.leaky_slope)))
 
-    def remove_weight_norm(self) -> None:
-        """Fold weight normalization into plain weights, in place: same output, less work. Again is harmless.
-
-        The parameters are new ones: an optimizer made before no longer trains them.
-        """
-        for module in list(self.modules()):
-            if parametrize.is_parametrized(module, "weight"):
-                parametrize.remove_parametrizations(module, "weight")
+    def blocks_to_compile(self) -> nn.ModuleList:
+        """Return the blocks: what is around them stays as it is, convolutions to the ends."""
+        return self.resblocks
 
 
 class _ReflectConv1d(nn.Conv1d):

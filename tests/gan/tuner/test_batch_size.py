@@ -1,8 +1,9 @@
-"""The batch-size finder in real trainers: what it finds, what a trial is, and that it leaves no trace."""
+"""The batch-size finder in real trainers: what it finds, where it sets it, and that it leaves no trace."""
 
 import os
 import random
 import signal
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -11,46 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import BatchSizeFinder, Callback
+from lightning.pytorch.callbacks import BatchSizeFinder
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from support.limited import Limited, LimitedData, cuda_error
+from support.limited import Limited, LimitedData, cuda_error, sizes
 from support.state import assert_same, state_of
 from support.toy import ToyGAN, quiet_trainer, toy_data, toy_loader
 from torch.utils.data import DataLoader
 
-from univnet.gan import ExponentialMovingAverage, StochasticWeightAveraging, Updates
-from univnet.gan.tuner import batch_size as module
-from univnet.gan.tuner import forked
-from univnet.gan.tuner.batch_size_trial import Trial
+from univnet.gan import ExponentialMovingAverage
 from univnet.gan.tuner.tuner import Tuner
-
-
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trials run in this process, as with an accelerator, and not in children."""
-    monkeypatch.setattr(forked, "available", lambda: False)
-    monkeypatch.setattr("univnet.gan.tuner.sandbox.garbage_collection_cuda", lambda: None)  # slow, and for CUDA
-
-
-@pytest.fixture(params=["child", "here"])
-def where(request: Any) -> None:
-    if request.param == "here":
-        request.getfixturevalue("here")
-
-
-def noted(path: Path) -> list[list[tuple[int, ...]]]:
-    """Return what ``Limited`` wrote, a list for each process: examples, epoch, optimizers and networks (see there)."""
-    lines = [tuple(map(int, line.split())) for line in path.read_text().splitlines()]
-    return [[line[1:] for line in lines if line[0] == process] for process in dict.fromkeys(line[0] for line in lines)]
-
-
-def sizes(tuner: Tuner) -> list[int]:
-    assert tuner.batch_size_search is not None
-    return [each.size for each in tuner.batch_size_search.trials]
-
-
-# Found
 
 
 @pytest.mark.parametrize(
@@ -136,149 +107,6 @@ def test_an_iterable_dataset_that_does_not_fill_a_batch(tmp_path: Path) -> None:
     assert tuner.batch_size_search.trials[3].reason == "an epoch has fewer than 16 examples"
 
 
-def speeds(monkeypatch: pytest.MonkeyPatch, examples_per_second: dict[int, float]) -> None:
-    def run(trainer: Any, model: Any, datamodule: Any, size: int, *_: Any) -> Trial:
-        if size not in examples_per_second:
-            return Trial(size, False, memory=99 * 2**30, examples=1000, reason="too much")
-        return Trial(size, True, size / examples_per_second[size], size * 2**30, 1000)
-
-    monkeypatch.setattr(module, "run_trial", run)
-
-
-@pytest.mark.usefixtures("here")
-def test_throughput(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    speeds(monkeypatch, {1: 3.0, 2: 6.0, 4: 11.0, 8: 19.7, 16: 20.0, 32: 19.9})
-    gan, tuner = Limited(), Tuner(quiet_trainer(tmp_path))
-    assert tuner.scale_batch_size(gan, mode="throughput") == 8
-    assert sizes(tuner) == [2, 4, 8, 16, 32, 64]
-    found = tuner.batch_size_search
-    table = found.table().splitlines()
-    assert table[0].split() == ["size", "outcome", "s/micro-batch", "examples/s", "peak", "memory"]
-    assert table[3].split() == ["8", "fits", "0.406", "19.7", "8192", "MiB"]
-    assert table[6].split() == ["64", "does", "not", "fit", "101376", "MiB"]
-    speed, memory = found.plot().axes
-    assert speed.lines[0].get_xydata().tolist() == [[2, 6], [4, 11], [8, pytest.approx(19.7)], [16, 20], [32, 19.9]]
-    assert memory.lines[0].get_xydata().tolist() == [[size, size] for size in (2, 4, 8, 16, 32)]
-    found.plot().savefig(tmp_path / "plot.png")
-    speeds(monkeypatch, {2: 6.0, 4: 11.0, 8: 20.0})
-    assert tuner.scale_batch_size(gan, mode="throughput") == 7  # the margin, as 8 is the largest that fits
-
-
-@pytest.mark.usefixtures("here")
-def test_accumulation_for_a_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    speeds(monkeypatch, {2: 1.0, 4: 1.0, 8: 1.0, 16: 1.0, 32: 1.0})
-    gan, tuner = Limited(), Tuner(quiet_trainer(tmp_path))
-    assert tuner.scale_batch_size(gan, target_batch=256) == 16 == gan.batch_size  # not 30, the most
-    found = tuner.batch_size_search
-    assert found.config() == {
-        "data.batch_size": 16,
-        "model.generator_updates.accumulate": 16,
-        "model.discriminator_updates.accumulate": 16,
-    }
-    assert str(found) == ("batch size 16; the largest that fitted is 32; updates of 16 micro-batches have 256 examples")
-    assert tuner.scale_batch_size(gan, target_batch=97) == 24
-    assert str(tuner.batch_size_search).endswith("updates of 4 micro-batches have 96 examples, 1 fewer than asked for")
-    assert tuner.scale_batch_size(gan, target_batch=2000) == 25
-    assert str(tuner.batch_size_search).endswith(
-        "1000 fewer than asked for (an epoch, which no update outlasts, has 1000)"
-    )
-
-
-# A trial
-
-
-def test_a_trial_is_the_real_thing(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    gan = Limited(10, examples=9, log=log, generator=Updates({0: 1, 7: 8}), discriminator=Updates(3))
-    tuner = Tuner(quiet_trainer(tmp_path))
-    tuner.scale_batch_size(gan, steps_per_trial=1, init_val=4, max_trials=1)
-    (lines,) = noted(log)
-    full = [line for line in lines if line[0] == 4]
-    # Two full micro-batches of 4 an epoch, and the example that is left, which does not count.
-    assert [line[0] for line in lines[:4]] == [4, 4, 1, 4]
-    assert {line[1] for line in lines} == {0, 1}
-    assert len(full) == 4
-    # At last there is a forward pass with the state of both optimizers and the gradients of open windows.
-    assert full[0][2:] == (0, 1)  # the generator's backward pass comes first
-    assert full[-1][2:] == (2, 2)
-
-
-def test_steps_per_trial_are_full_micro_batches(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    tuner = Tuner(quiet_trainer(tmp_path))
-    tuner.scale_batch_size(Limited(log=log), steps_per_trial=7, init_val=16, max_trials=1)
-    assert [line[0] for line in noted(log)[0]] == [16] * 7
-
-
-@pytest.mark.usefixtures("here")
-def test_the_batch_size_of_validation_counts(tmp_path: Path) -> None:
-    class Validated(Limited):
-        def val_dataloader(self) -> DataLoader:
-            return toy_loader(40, self.batch_size)
-
-        def validation_step(self, batch: Any, batch_idx: int) -> None:
-            if len(batch[0]) > 5:
-                raise cuda_error()
-
-    gan = Validated()
-    assert Tuner(quiet_trainer(tmp_path)).scale_batch_size(gan, mode="binsearch", init_val=4, margin=0.0) == 5
-    unvalidated = quiet_trainer(tmp_path, limit_val_batches=0)
-    assert Tuner(unvalidated).scale_batch_size(gan, init_val=4, max_val=8, margin=0.0) == 8
-
-
-@pytest.mark.usefixtures("here")
-def test_averages_hold_weights_and_other_callbacks_rest(tmp_path: Path) -> None:
-    seen = []
-
-    class Looking(Limited):
-        def validation_step(self, batch: Any, batch_idx: int) -> None:
-            seen.append([(type(each).__name__, getattr(each, "n_averaged", None)) for each in self.trainer.callbacks])
-
-        def val_dataloader(self) -> DataLoader:
-            return toy_loader(4)
-
-    late = [
-        ExponentialMovingAverage(update_starting_at_step=1000),
-        StochasticWeightAveraging(1e-3, swa_epoch_start=0.9, player="discriminator"),
-    ]
-    trainer = quiet_trainer(tmp_path, callbacks=[*late, Callback()])
-    Tuner(trainer).scale_batch_size(Looking(), max_trials=1)
-    held = [("ExponentialMovingAverage", 1), ("StochasticWeightAveraging", 1)]
-    assert [each[:2] for each in seen] == [held]
-    assert [name for name, _ in seen[0][2:]] == ["_Watch"]
-    assert [each.n_averaged for each in late] == [0, 0]
-
-
-@pytest.mark.usefixtures("where")
-def test_a_player_that_rests_is_told_of_unless_the_module_begins_its_game(tmp_path: Path) -> None:
-    class Late(Limited):
-        start = 1000
-
-        def discriminator_loss(self, batch: Any, fake: Any) -> Any:
-            return super().discriminator_loss(batch, fake) if self.global_step >= self.start else None
-
-    class Ready(Late):
-        def on_batch_size_trial(self) -> None:
-            self.start = 0
-
-    with pytest.warns(UserWarning, match="the discriminator rested in the trials"):
-        assert Tuner(quiet_trainer(tmp_path)).scale_batch_size(Late(5), init_val=4, max_trials=2, margin=0.0) == 8
-    gan = Ready(5)
-    assert Tuner(quiet_trainer(tmp_path)).scale_batch_size(gan, init_val=4, max_trials=2, margin=0.0) == 4
-    assert gan.start == 1000
-
-
-@pytest.mark.usefixtures("here")
-def test_a_trainer_that_has_ended_can_be_tried(tmp_path: Path) -> None:
-    gan, trainer = Limited(5), quiet_trainer(tmp_path, max_steps=3, max_epochs=1)
-    trainer.fit(gan)
-    assert Tuner(trainer).scale_batch_size(gan, init_val=4, margin=0.0) == 4
-    assert trainer.global_step == 3
-
-
-# Where the size is
-
-
 def test_every_place_is_set(tmp_path: Path) -> None:
     tuner = Tuner(quiet_trainer(tmp_path))
 
@@ -354,9 +182,6 @@ def test_fast_dev_run_is_left_alone(tmp_path: Path) -> None:
     assert gan.batch_size == 4
 
 
-# No trace
-
-
 class Noisy(Limited):
     """Draws from every generator of random numbers, and waits where a test wants to interrupt."""
 
@@ -372,7 +197,7 @@ def interrupt(seconds: float) -> None:
 
 @pytest.mark.parametrize("how", ["found", "error", "interrupt"])
 @pytest.mark.usefixtures("where")
-def test_nothing_but_the_size_changes(how: str, tmp_path: Path) -> None:
+def test_nothing_but_the_size_changes(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     logger = CSVLogger(tmp_path / "logs")
     averages = [ExponentialMovingAverage(0.9)]
     trainer = quiet_trainer(tmp_path, logger=logger, callbacks=averages, max_epochs=2, limit_train_batches=5)
@@ -381,7 +206,11 @@ def test_nothing_but_the_size_changes(how: str, tmp_path: Path) -> None:
     gan.wait = 0.0
     trainer.fit(gan)
     gan.generator[0].weight.grad = torch.ones_like(gan.generator[0].weight)
-    temporary = set(Path(os.environ.get("TMPDIR", "/tmp")).glob("univnet-*"))
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))  # /tmp is everybody's
+    processes = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")  # others' may be left of earlier tests
+    children = processes.read_text()
     before = state_of(trainer, gan, folder=tmp_path)
     if how == "found":
         assert Tuner(trainer).scale_batch_size(gan, mode="binsearch", margin=0.0) == 5 == gan.hparams["batch_size"]
@@ -396,5 +225,5 @@ def test_nothing_but_the_size_changes(how: str, tmp_path: Path) -> None:
             Tuner(trainer).scale_batch_size(gan)
         gan.wait = 0.0
     assert_same(before, state_of(trainer, gan, folder=tmp_path))
-    assert set(Path(os.environ.get("TMPDIR", "/tmp")).glob("univnet-*")) <= temporary
-    assert not Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text()
+    assert not list(temporary.iterdir())
+    assert processes.read_text() == children

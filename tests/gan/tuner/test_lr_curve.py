@@ -7,6 +7,7 @@ import matplotlib
 matplotlib.use("Agg")
 import numpy as np
 import pytest
+import torch
 from lightning.pytorch.tuner.lr_finder import _LRFinder
 
 from univnet.gan import LRCurve, LRRangeTest
@@ -166,3 +167,13 @@ def test_results_and_rows_of_two_players() -> None:
     assert rows[-1] == ("discriminator", 1e-2, 1.0, 1.0)
     assert test.suggestion() == one.suggestion()
     assert test.as_dict()["curves"]["discriminator"]["problem"].startswith("there are not enough points")
+
+
+def test_lightnings_finder_object_reads_our_results() -> None:
+    # Lightning's own test of its suggestion: the sine falls fastest at π.
+    lr = torch.linspace(0, 2 * math.pi, 1000)
+    curve = LRCurve("generator", "sine", lr.tolist(), lr.sin().tolist())
+    assert curve.suggestion(2, 2, "steepest") == pytest.approx(math.pi, abs=1e-2)
+    theirs = _LRFinder("exponential", 1e-6, 0.1, 100)
+    theirs.results = curve.results
+    assert theirs.suggestion(2, 2) == curve.suggestion(2, 2, "steepest")

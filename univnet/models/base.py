@@ -1,0 +1,57 @@
+"""The contracts: what training, validation and ``Vocoder`` ask of a generator, and training of a discriminator."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+
+class BaseGenerator(nn.Module, ABC):
+    """Makes audio from mel-spectrograms. ``register_generator`` lets ``Vocoder`` load a subclass from checkpoints."""
+
+    n_mels: int  # mel bands
+    hop_length: int  # audio samples per mel frame
+    context_frames: int  # mel frames on either side of a frame on which the frame's audio depends, at most
+    noise_channels: int = 0  # of the input noise, per mel frame; 0 where it takes none
+
+    @property
+    @abstractmethod
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments as plain numbers, strings and lists: with them the class is built again."""
+
+    @abstractmethod
+    def forward(self, mel: Tensor, noise: Tensor) -> Tensor:
+        """Return audio (batch, 1, frames · hop_length) in [−1, 1] for ``mel`` (batch, n_mels, frames) and its noise."""
+
+    def draw_noise(self, mel: Tensor, source: torch.Generator | None = None) -> Tensor:
+        """Draw the standard normal noise for ``mel``: (batch, noise_channels, frames), empty where it takes none."""
+        shape = (mel.shape[0], self.noise_channels, mel.shape[2])
+        return torch.randn(shape, generator=source, dtype=mel.dtype, device=mel.device)
+
+    def blocks_to_compile(self) -> Iterable[nn.Module]:
+        """Return what ``compile=True`` compiles, module by module: the whole generator, if not overridden."""
+        return (self,)
+
+    def remove_weight_norm(self) -> None:
+        """Fold weight normalization into plain weights (new parameters), in place. Again is harmless."""
+        for module in list(self.modules()):
+            if parametrize.is_parametrized(module, "weight"):
+                parametrize.remove_parametrizations(module, "weight")
+
+
+class BaseDiscriminator(nn.Module, ABC):
+    """Judges audio by its parts, the sub-discriminators, which training runs one by one."""
+
+    @abstractmethod
+    def parts(self) -> Mapping[str, nn.Module]:
+        """Return the sub-discriminators by name: each maps audio (batch, 1, samples) to scores, of any shape.
+
+        For feature matching they also take ``with_features=True`` and return (scores, list of the layers' outputs).
+        """
+
+    def forward(self, audio: Tensor) -> dict[str, Tensor]:
+        """Return each part's scores of audio (batch, 1, samples), by its name."""
+        return {name: part(audio) for name, part in self.parts().items()}
