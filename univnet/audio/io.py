@@ -1,4 +1,4 @@
-"""Reading parts of audio files at the rate that is wanted, and writing audio whole or not at all."""
+"""Reading parts of audio files at the rate that is wanted."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from univnet.audio.resampling import Resampling, resampled_length
-from univnet.common.files import written_whole
 
 _INEXACT_SEEK = ("OGG", "MP3")  # libsndfile 1.2.2 lands up to some hundred samples off in Vorbis, and unprimed in Opus
 _VALUES = 1 << 20  # decoded at a time, over all channels
@@ -198,30 +197,6 @@ def read_segment(
     """
     with AudioReader(path, sample_rate, offset, gain) as audio:
         return audio.read(start, length)
-
-
-def write_audio(path: str | os.PathLike[str], audio: Tensor, sample_rate: int) -> None:
-    """Write mono 16-bit WAV; the file appears complete or not at all.
-
-    Args:
-        path: the file; its folder is made if missing, an older file is replaced.
-        audio: (samples,) or (1, samples); clipped to [−1, 1].
-        sample_rate: Hz.
-
-    Raises:
-        ValueError: the audio is not mono, or not finite.
-    """
-    samples = audio.detach().float().cpu().numpy()
-    if samples.ndim == 2 and samples.shape[0] == 1:
-        samples = samples[0]
-    if samples.ndim != 1:
-        raise ValueError(
-            f"{shown(path)}: audio must have the shape (samples,) or (1, samples), got {tuple(audio.shape)}."
-        )
-    if not np.isfinite(samples).all():
-        raise ValueError(f"{shown(path)}: the audio holds NaN or infinity and is not written.")
-    with written_whole(path) as unfinished:
-        sf.write(os.fsencode(unfinished), samples.clip(-1, 1), sample_rate, subtype="PCM_16", format="WAV")
 
 
 def shown(path: str | os.PathLike[str]) -> str:
