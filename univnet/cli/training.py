@@ -14,8 +14,8 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from univnet.callbacks import AudioThroughput, LastCheckpoint, UpdateProgressBar, ValidationSamples
 from univnet.cli.configs import ConfigFile
 from univnet.cli.messages import UsageError, exit_with_error, parsing_mistake
-from univnet.common.mistakes import Mistakes
 from univnet.data import AudioDataModule
+from univnet.gan.refusals import refuse_one_optimizer_techniques
 from univnet.module import UnivNet
 from univnet.runtime import keep_freed_memory
 from univnet.vocoder import read_checkpoint
@@ -151,7 +151,6 @@ class TrainingCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Refuse what cannot work, and find the run that ``--ckpt_path last`` resumes, to go on in its folder."""
         config = self.config[self.subcommand] if self.subcommand else self.config
-        _refuse_one_optimizer_options(config.trainer)
         if self.subcommand == "validate" and not config.get("ckpt_path"):
             raise UsageError("validate needs a checkpoint to measure: --ckpt_path FILE, or --ckpt_path last")
         if config.get("ckpt_path") == "last":
@@ -177,6 +176,11 @@ class TrainingCLI(LightningCLI):
         if differ := mel_differences(self._source, self.model.mel):
             warnings.warn(f"the weights were trained on another mel-spectrogram: {', '.join(differ)}", stacklevel=2)
 
+    def after_instantiate_classes(self) -> None:
+        """Refuse what cannot train two players, before data are read."""
+        if self.subcommand != "validate":
+            refuse_one_optimizer_techniques(self.trainer, "model.", UsageError)
+
     def before_fit(self) -> None:
         """Find mistakes in the data before a folder is made for the run."""
         self.datamodule.setup()
@@ -194,20 +198,6 @@ class TrainingCLI(LightningCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
-
-
-def _refuse_one_optimizer_options(trainer: Any) -> None:
-    players = "cannot serve two optimizers: set model.generator_updates"
-    mistakes = Mistakes("trainer")
-    mistakes.unless(
-        trainer.accumulate_grad_batches == 1,
-        f"accumulate_grad_batches {players}.accumulate and model.discriminator_updates.accumulate",
-    )
-    mistakes.unless(
-        trainer.gradient_clip_val is None,
-        f"gradient_clip_val {players}.clip_norm or .clip_value, and those of model.discriminator_updates",
-    )
-    mistakes.raise_all(UsageError)
 
 
 def _with_folders(logger: Any) -> list[Any]:
