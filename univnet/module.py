@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from math import inf
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -85,8 +86,9 @@ class UnivNet(GANModule):
             which counts the generator's updates, rests meanwhile; ``warmup/…`` is logged at the discriminator's.
 
     Raises:
-        ValueError: naming every number that is negative, every way in which the generator, the mel-spectrogram and the
-            losses do not fit each other, and a discriminator with a forward of its own but no ``parts``.
+        ValueError: naming every learning rate that is not positive and finite, every other number that is negative,
+            every way in which the generator, the mel-spectrogram and the losses do not fit each other, and a
+            discriminator with a forward of its own but no ``parts``.
     """
 
     watched: ClassVar[Mapping[str, str]] = {**GANModule.watched, "generator": "generator/stft"}
@@ -137,9 +139,12 @@ class UnivNet(GANModule):
 
     def _check_fit(self) -> None:
         names = ("stft_weight", "discriminator_start", "discriminator_warmup", "feature_weight", "mel_weight")
-        numbers = {name: self.hparams[name] for name in ("generator_lr", "discriminator_lr")}
-        numbers |= {name: getattr(self, name) for name in names}
-        wrong = [f"{name} must not be negative, got {value}" for name, value in numbers.items() if value < 0]
+        numbers = {name: getattr(self, name) for name in names}
+        rates = {name: self.hparams[name] for name in ("generator_lr", "discriminator_lr")}
+        wrong = [
+            f"{name} must be a positive finite number, got {rate}" for name, rate in rates.items() if not 0 < rate < inf
+        ]
+        wrong += [f"{name} must not be negative, got {value}" for name, value in numbers.items() if value < 0]
         wrong += misfits(self.generator, self.mel.n_mels, self.mel.hop_length)
         wrong += unfit_parts(self.discriminator, self.adversarial_loss.sees_features)
         if self.mel_loss and self.mel_loss.sample_rate != self.mel.sample_rate:

@@ -118,8 +118,16 @@ class Player:
 
         A scaler a player: an overflow of one never touches the other's scale, and a scale changes only where
         its own player's window closes.
+
+        Raises:
+            ValueError: a learning rate of the optimizer is negative, infinite or NaN.
         """
         self.optimizer = optimizer
+        rates = [float(group["lr"]) for group in optimizer.param_groups if "lr" in group]
+        if wrong := [rate for rate in rates if not 0 <= rate < math.inf]:
+            raise ValueError(
+                f"{self.name}: the learning rate of its optimizer must be a finite number, not negative; got {wrong[0]}"
+            )
         self.scaler = copy.deepcopy(scaler)
         self._norm_at_start = float(get_total_norm(self.parameters))
 
