@@ -38,7 +38,7 @@ PACKAGES = {
     "runtime": {"torch"},
     "gan": {"torch", "lightning", "lightning_utilities", "numpy", "matplotlib"},
     "models": {"torch"},
-    "audio": {"torch", "torchaudio", "numpy", "soundfile", "matplotlib"},
+    "audio": {"torch", "torchaudio", "numpy", "soundfile", "matplotlib", "safetensors"},
     "losses": {"torch"},
     "data": {"torch", "lightning", "numpy", "soundfile"},
     "convert": {"torch"},

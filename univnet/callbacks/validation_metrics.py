@@ -6,8 +6,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from univnet.callbacks.throughput import sample_rate_of
 from univnet.metrics import UtteranceMean, choose
-from univnet.module import UnivNet
 
 
 class ValidationMetrics(Callback):
@@ -22,6 +22,7 @@ class ValidationMetrics(Callback):
 
     Raises:
         ValueError: naming every metric that does not exist or whose package is not installed.
+        MisconfigurationException: before training, where the module has no ``sample_rate``.
     """
 
     def __init__(self, metrics: Sequence[str] = ("pesq",), utterances: int = 8) -> None:
@@ -36,10 +37,13 @@ class ValidationMetrics(Callback):
         self.utterances = utterances
         self._means: dict[str, UtteranceMean] = {}
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a module without a sample rate."""
+        sample_rate_of(pl_module, self)
+
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin new means."""
-        assert isinstance(pl_module, UnivNet)
-        rate = pl_module.mel.sample_rate
+        rate = sample_rate_of(pl_module, self)
         self._means = {each.name: UtteranceMean(each, rate).to(pl_module.device) for each in self._measures}
 
     def on_validation_batch_end(

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Literal
 
 from torch import Tensor
 from tqdm import tqdm
 
-from univnet.cli.messages import UsageError
+from univnet.cli.messages import UsageError, VerbParser
 from univnet.common.files import remove_partial, write_text
+from univnet.common.mistakes import Mistakes
 from univnet.data import AudioFile, check_files, read_manifest, scan_folder
 from univnet.metrics import METRICS, TABLE, choose
 from univnet.metrics.base import MissingPackageError
@@ -27,11 +28,6 @@ from univnet.metrics.report.run import run as run_plan
 from univnet.vocoder import Vocoder
 
 Weights = Literal["averaged", "raw"]
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see `univnet evaluate --help`")
 
 
 @dataclass
@@ -113,7 +109,7 @@ def run(argv: Sequence[str]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="univnet evaluate", description=__doc__)
+    parser = VerbParser(prog="univnet evaluate", description=__doc__)
     parser.add_argument("--data", required=True, type=Path, help="recordings: a folder, or a manifest (.csv, .tsv)")
     parser.add_argument("--output", required=True, type=Path, help="the folder of the report; made where missing")
     parser.add_argument(
@@ -153,25 +149,22 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(options: argparse.Namespace) -> None:
-    wrong = []
-    if options.output.exists() and not options.output.is_dir():
-        wrong.append(f"--output {options.output} is a file: name a folder")
+    mistakes = Mistakes("evaluate")
+    mistakes.unless(
+        options.output.is_dir() or not options.output.exists(), f"--output {options.output} is a file: name a folder"
+    )
     for name in ("limit", "jobs", "sample_rate"):
         value = getattr(options, name)
-        if value is not None and value < 1:
-            wrong.append(f"--{name.replace('_', '-')} must be at least 1, got {value}")
-    if options.embed < 0:
-        wrong.append(f"--embed must not be negative, got {options.embed}")
-    wrong += [f"--wavs {each} must be NAME=DIR" for each in options.wavs if not all(each.partition("="))]
-    for each in options.checkpoint:
-        if not Path(_named(each)[1]).is_file():
-            wrong.append(f"there is no checkpoint {_named(each)[1]}")
+        mistakes.unless(value is None or value > 0, f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    mistakes.unless(options.embed >= 0, f"--embed must not be negative, got {options.embed}")
+    mistakes.add(f"--wavs {each} must be NAME=DIR" for each in options.wavs if not all(each.partition("=")))
+    paths = [Path(_named(each)[1]) for each in options.checkpoint]
+    mistakes.add(f"there is no checkpoint {path}" for path in paths if not path.is_file())
     try:
         choose(options.metrics)
     except ValueError as error:
-        wrong.append(str(error))
-    if wrong:
-        raise UsageError("; ".join(wrong))
+        mistakes.add([str(error)])
+    mistakes.raise_all(UsageError)
 
 
 def _recordings(data: Path, limit: int | None) -> tuple[list[AudioFile], list[tuple[str, str]]]:

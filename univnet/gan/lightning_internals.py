@@ -30,9 +30,34 @@ def attached_trainer(module: LightningModule) -> Trainer | None:
     return module._trainer
 
 
-def set_logging_step(trainer: Trainer, step: int) -> None:
-    """Let Lightning log at ``step`` whatever it logs next: it would count micro-batches."""
-    trainer.fit_loop.epoch_loop._batches_that_stepped = step
+def log_at_updates(trainer: Trainer) -> None:
+    """Let whatever is logged lie at the generator updates made by then; Lightning counts micro-batches.
+
+    Loggers' steps, ``LearningRateMonitor`` and ``DeviceStatsMonitor`` read a count that the loops raise at moments of
+    their own, some of them between two hooks.
+    """
+    mark_micro_batches(trainer)  # their loop has the count
+    trainer._logger_connector.__class__ = _UpdatesConnector
+
+
+class _UpdatesConnector(_LoggerConnector):
+    """Logs a micro-batch's metrics at its end, as Lightning does, but each at the updates made when it was noted."""
+
+    def on_batch_start(self, batch: Any, dataloader_idx: int | None = None) -> None:
+        self._updates_before = self.trainer.global_step
+        super().on_batch_start(batch, dataloader_idx)
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        results = self.trainer._results
+        within = self._first_loop_iter is not None and self.trainer.training and "step" not in metrics
+        if step is None and within and results is not None:
+            noted = [each for each in results.values() if each.meta.fx == "on_train_batch_start"]
+            before = {results._forked_name(each, on_step=True)[1] for each in noted} & metrics.keys()
+            if before:
+                early = {"epoch": self.trainer.current_epoch} | {name: metrics[name] for name in before}
+                super().log_metrics(early, self._updates_before)
+                metrics = {name: value for name, value in metrics.items() if name not in before}
+        super().log_metrics(metrics, step)
 
 
 def ddp_options(strategy: DDPStrategy) -> dict[str, Any]:
@@ -54,6 +79,12 @@ def lent_scaler(plugin: Precision, scaler: GradScaler | None) -> Iterator[None]:
         yield
     finally:
         plugin.scaler = its_own
+
+
+def drop_searches(trainer: Trainer) -> None:
+    """Take the callbacks away that Lightning's ``Tuner`` has put in for a search; it leaves them after an exception."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    trainer.callbacks = [one for one in callbacks if not getattr(one, "_early_exit", False)]  # type: ignore
 
 
 # Data
@@ -193,9 +224,16 @@ class _NoSignals(_SignalConnector):
 
 
 class _EpochLoop(_TrainingEpochLoop):
-    """An epoch loop that says where its micro-batches begin and end."""
+    """An epoch loop that says where its micro-batches begin and end, and whose axis is the generator's updates."""
 
     at_end = False  # a micro-batch is behind, and what follows it is not
+
+    @property
+    def _batches_that_stepped(self) -> int:  # which Lightning logs at
+        return self.global_step
+
+    @_batches_that_stepped.setter
+    def _batches_that_stepped(self, value: int) -> None: ...
 
     def advance(self, data_fetcher: Any) -> None:
         self.at_end = False
@@ -314,7 +352,7 @@ def set_loops(
     }
     taken = {"ready": steps, "completed": steps}
     state["epoch_loop.manual_optimization.optim_step_progress"] = {"total": taken, "current": dict(taken)}
-    state["epoch_loop.state_dict"] = {"_batches_that_stepped": steps}
+    state["epoch_loop.state_dict"] = {}
     for loader in state["state_dict"].get("combined_loader", ()):
         if isinstance(loader, dict) and {"epoch", "position"} <= loader.keys():  # one that counts batches, as ours does
             loader.update(epoch=epoch, position=batches)  # it may have handed out one that was not trained on
