@@ -18,7 +18,7 @@ from univnet.gan.endurance.checkpoint_io import WholeCheckpointIO
 from univnet.gan.lightning_internals import attached_trainer, ddp_options, lent_scaler, log_at_updates
 from univnet.gan.precision import no_autocast
 from univnet.gan.refusals import refuse_one_optimizer_techniques, strategy_mistake
-from univnet.gan.resume import Progress, capture, check_complete, replay, restore
+from univnet.gan.resume import Position, Progress, capture, check_complete, replay, restore
 from univnet.gan.rng import set_apart
 from univnet.gan.schedules import Schedules
 from univnet.gan.updates import Player, Updates, frozen
@@ -242,7 +242,9 @@ class GANModule(LightningModule):
         for callback in trainer.callbacks if trainer else ():  # type: ignore[attr-defined]
             if hasattr(callback, "on_save_weights"):
                 callback.on_save_weights(trainer, self, checkpoint)
-        if all(player.optimizer for player in self.updates.values()):
+        if self._resumed is not None:  # nothing has been done since
+            checkpoint["gan"] = self._resumed
+        elif all(player.optimizer for player in self.updates.values()):
             for player in self.updates.values():
                 player.check_weights()  # or a good checkpoint would be written over
             checkpoint["gan"] = capture(self.trainer, self.updates, self.schedules, self._progress)
@@ -256,8 +258,8 @@ class GANModule(LightningModule):
         trainer = attached_trainer(self)
         if trainer is not None and trainer.state.fn == TrainerFn.FITTING:
             check_complete(checkpoint, self.updates)
-            self._resumed = checkpoint["gan"]
-            self._progress.resumed(replay(trainer, checkpoint))
+            self._resumed = checkpoint.get("gan")
+            self._progress.resumed(replay(trainer, checkpoint) if self._resumed else Position())
 
     def _optimizers(self) -> list[LightningOptimizer]:
         optimizers = self.optimizers()
