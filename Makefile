@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 LOWEST := .venv-lowest
 
-.PHONY: help install demo test lint test-slow test-gpu test-lowest fuzz clean
+.PHONY: help install demo test lint test-slow test-gpu test-lowest endurance fuzz clean
 
 help:
 	@echo "make demo       train a small vocoder on data/demo (about 3 minutes on 2 cores)"
@@ -12,6 +12,7 @@ help:
 	@echo "make test-slow  the tests that take minutes each;  make test-gpu  those that need CUDA"
 	@echo "make fuzz       5,000 damaged recordings, tables, mels, checkpoints and configurations"
 	@echo "make test-lowest  the tests on the lowest versions that pyproject.toml allows, in .venv-lowest"
+	@echo "make endurance  an hour of kills and signals at every moment of small runs (docs/endurance.md)"
 
 install: $(VENV)/installed
 
@@ -48,6 +49,9 @@ $(LOWEST)/installed: pyproject.toml constraints-lowest.txt
 
 test-lowest: $(LOWEST)/installed
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest --numprocesses auto
+
+endurance: install
+	cd tests && OMP_NUM_THREADS=1 ../$(RUN)/python -m support.endurance --minutes $(or $(MINUTES),60)
 
 clean:
 	rm -rf $(VENV) $(LOWEST) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -16,6 +16,7 @@ from univnet.cli.configs import ConfigFile
 from univnet.cli.messages import UsageError, exit_with_error, parsing_mistake
 from univnet.data import AudioDataModule
 from univnet.gan.endurance.last_run import continue_in, find_checkpoint, note_job
+from univnet.gan.endurance.ranks import join_restarted
 from univnet.gan.refusals import refuse_one_optimizer_techniques
 from univnet.module import UnivNet
 from univnet.runtime import keep_freed_memory
@@ -194,6 +195,8 @@ class TrainingCLI(LightningCLI):
     def before_fit(self) -> None:
         """Find mistakes in the data before a folder is made for the run."""
         self.datamodule.setup()
+        if self.trainer.world_size > 1:
+            join_restarted(self.trainer.strategy.root_device)
 
     before_validate = before_fit
 

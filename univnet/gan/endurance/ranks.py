@@ -18,6 +18,33 @@ class RankLostError(ConnectionError):
     """Another rank of the run has died, so this one cannot go on."""
 
 
+def join_restarted(device: torch.device) -> None:
+    """Meet the other ranks, where ``torchrun`` has restarted them in a way in which PyTorch would wait for ever.
+
+    PyTorch's ranks look for each other in a store that outlives them, where they find the addresses of the dead
+    (https://github.com/pytorch/pytorch/issues/135712). On one machine they can look elsewhere in it.
+
+    Raises:
+        RankLostError: on several machines; names the setting with which ``torchrun`` starts a store with each restart.
+    """
+    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if restarts == "0" or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or dist.is_initialized():
+        return
+    size = int(os.environ["WORLD_SIZE"])
+    if os.environ.get("LOCAL_WORLD_SIZE") != str(size):
+        raise RankLostError(
+            "torchrun has restarted this rank on several machines, where it would wait for ever: start torchrun with "
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in its environment"
+        )
+    store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), size, is_master=False)
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        store=dist.PrefixStore(f"restart{restarts}", store),
+        rank=int(os.environ["RANK"]),
+        world_size=size,
+    )
+
+
 class Ranks:
     """The ranks of a distributed run: a small group of their own, on the CPU, beside that of training.
 
