@@ -226,6 +226,7 @@ class GANModule(LightningModule):
             player.bind(optimizer.optimizer, scaler)
             if self.global_step == 0:
                 player.reset()
+        self.schedules.check_lengths(self.trainer)
         resumed, self._resumed = self._resumed, None
         if resumed is None and self.global_step == 0:
             self._kept = Kept()
