@@ -136,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--fast",
         action="store_true",
-        help="pitch by CREPE's tiny model: 12 times as fast, not to be compared with published figures",
+        help="pitch by CREPE's tiny model: some 17 times as fast, not to be compared with published figures",
     )
     parser.add_argument(
         "--sample-rate", type=int, help="at which to compare, in Hz (default: the checkpoints', else the data's)"
