@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from math import inf
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -80,10 +81,14 @@ class UnivNet(GANModule):
         mel_loss: a second reconstruction loss, of mel-spectrograms; default DAC's at the sample rate of ``mel``. Used
             if ``mel_weight`` is not 0.
         mel_weight: the weight of ``mel_loss`` in the generator's loss; 0 (UnivNet's) leaves it out, DAC has 15.
+        discriminator_warmup: discriminator updates on the audio of a generator that rests, when the game begins:
+            discriminators that are fresh beside a trained generator learn to tell its audio first. ``global_step``,
+            which counts the generator's updates, rests meanwhile; ``warmup/…`` is logged at the discriminator's.
 
     Raises:
-        ValueError: naming every number that is negative, every way in which the generator, the mel-spectrogram and the
-            losses do not fit each other, and a discriminator with a forward of its own but no ``parts``.
+        ValueError: naming every learning rate that is not positive and finite, every other number that is negative,
+            every way in which the generator, the mel-spectrogram and the losses do not fit each other, and a
+            discriminator with a forward of its own but no ``parts``.
     """
 
     watched: ClassVar[Mapping[str, str]] = {**GANModule.watched, "generator": "generator/stft"}
@@ -109,6 +114,7 @@ class UnivNet(GANModule):
         feature_weight: float = 0.0,
         mel_loss: MultiScaleMelLoss | None = None,
         mel_weight: float = 0.0,
+        discriminator_warmup: int = 0,
     ) -> None:
         super().__init__(generator_updates, discriminator_updates)
         self.save_hyperparameters("generator_lr", "discriminator_lr")  # plain numbers, which a tuner may set
@@ -117,6 +123,7 @@ class UnivNet(GANModule):
         self.mel = mel or LogMelSpectrogram()
         self.stft_loss = stft_loss or MultiResolutionSTFTLoss()
         self.stft_weight, self.discriminator_start = stft_weight, discriminator_start
+        self.discriminator_warmup = discriminator_warmup
         self._make_optimizer = {"generator": generator_optimizer, "discriminator": discriminator_optimizer}
         self._schedule = {"generator": generator_schedule, "discriminator": discriminator_schedule}
         self.adversarial_loss, self.feature_weight = adversarial_loss or LeastSquares(), feature_weight
@@ -127,13 +134,17 @@ class UnivNet(GANModule):
         judging = self.adversarial_loss
         self._shared_forward = SharedForward(judging.generator, judging.discriminator, judging.sees_real, judging.judge)
         self._to_compile = compile
+        self._warming = False  # in this micro-batch
         self._check_fit()
 
     def _check_fit(self) -> None:
-        names = ("stft_weight", "discriminator_start", "feature_weight", "mel_weight")
-        numbers = {name: self.hparams[name] for name in ("generator_lr", "discriminator_lr")}
-        numbers |= {name: getattr(self, name) for name in names}
-        wrong = [f"{name} must not be negative, got {value}" for name, value in numbers.items() if value < 0]
+        names = ("stft_weight", "discriminator_start", "discriminator_warmup", "feature_weight", "mel_weight")
+        numbers = {name: getattr(self, name) for name in names}
+        rates = {name: self.hparams[name] for name in ("generator_lr", "discriminator_lr")}
+        wrong = [
+            f"{name} must be a positive finite number, got {rate}" for name, rate in rates.items() if not 0 < rate < inf
+        ]
+        wrong += [f"{name} must not be negative, got {value}" for name, value in numbers.items() if value < 0]
         wrong += misfits(self.generator, self.mel.n_mels, self.mel.hop_length)
         wrong += unfit_parts(self.discriminator, self.adversarial_loss.sees_features)
         if self.mel_loss and self.mel_loss.sample_rate != self.mel.sample_rate:
@@ -164,17 +175,40 @@ class UnivNet(GANModule):
         """Whether the discriminator plays yet."""
         return self.global_step >= self.discriminator_start
 
+    @property
+    def warming_up(self) -> bool:
+        """Whether the discriminator learns alone, on the audio of a generator that rests."""
+        return self.adversarial and self.updates["discriminator"].steps < self.discriminator_warmup
+
     def on_batch_size_trial(self) -> None:
-        """Let the discriminator play."""
-        self.discriminator_start = 0
+        """Let both play."""
+        self.discriminator_start = self.discriminator_warmup = 0
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Log the warm-up, at the discriminator's updates; the generator's, at which the rest is logged, rest."""
+        player = self.updates["discriminator"]
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if not self._warming or not player.steps or player.position or not every or player.steps % every:
+            return
+        scalars = {f"warmup/{name.partition('/')[2]}": float(value) for name, value in player.metrics().items()}
+        for logger in self.trainer.loggers:
+            logger.log_metrics(scalars, step=player.steps)
+            logger.save()
 
     def generate(self, batch: Batch) -> Tensor:
         """Return audio (batch, 1, samples) for the batch's mel-spectrograms and fresh noise."""
         mel = batch["mel"]
-        return self.generator(mel, self.generator.draw_noise(mel))
+        self._warming = self.warming_up
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self._warming):
+            return self.generator(mel, self.generator.draw_noise(mel))
 
-    def generator_loss(self, batch: Batch, fake: Tensor) -> dict[str, Tensor]:
-        """Return the adversarial loss plus the weighted reconstruction losses, and their terms."""
+    def generator_loss(self, batch: Batch, fake: Tensor) -> dict[str, Tensor] | None:
+        """Return the adversarial loss plus the weighted reconstruction losses, and their terms.
+
+        ``None`` while the discriminator warms up.
+        """
+        if self._warming:
+            return None
         terms = self._reconstruction(fake, batch["audio"])
         loss = self.stft_weight * terms["stft"]
         if self.mel_loss:

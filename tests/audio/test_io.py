@@ -61,10 +61,10 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         write_audio(path, torch.zeros(2, 100), 24000)
 
     def full_disk(file, *args, **options):
-        Path(os.fsdecode(file)).write_bytes(b"half")
+        Path(os.fsdecode(file.name)).write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(sf, "write", full_disk)
+    monkeypatch.setattr(sf.SoundFile, "write", full_disk)
     with pytest.raises(OSError, match="disk full"):
         write_audio(path, torch.ones(100), 24000)
     assert path.read_bytes() == before

@@ -1,4 +1,4 @@
-"""Reading parts of audio files at the rate that is wanted, and writing audio whole or not at all."""
+"""Reading parts of audio files at the rate that is wanted."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from univnet.audio.resampling import Resampling, resampled_length
-from univnet.common.files import written_whole
 
 _INEXACT_SEEK = ("OGG", "MP3")  # libsndfile 1.2.2 lands up to some hundred samples off in Vorbis, and unprimed in Opus
 _VALUES = 1 << 20  # decoded at a time, over all channels
@@ -38,6 +37,7 @@ class AudioReader:
         sample_rate: of what is read, in Hz; default: the file's own.
         offset: is subtracted from every sample.
         gain: then multiplies every sample.
+        own_rate: Hz, to take the file's samples to be at, in place of the rate in its header.
         see: is called with all that is decoded, (frames, channels), as it is in the file.
 
     Raises:
@@ -51,12 +51,13 @@ class AudioReader:
         sample_rate: int | None = None,
         offset: float = 0.0,
         gain: float = 1.0,
+        own_rate: int | None = None,
         see: Callable[[np.ndarray], None] | None = None,
     ) -> None:
         self.path = Path(path)
         self._offset, self._gain, self._see = offset, gain, see
         self._open()
-        self.frames, self.own_rate = self.file.frames, self.file.samplerate
+        self.frames, self.own_rate = self.file.frames, own_rate or self.file.samplerate
         self.sample_rate = sample_rate or self.own_rate
         self.length = resampled_length(self.frames, self.own_rate, self.sample_rate)
         self._resampling = Resampling(self.own_rate, self.sample_rate)
@@ -177,7 +178,13 @@ def audio_length(path: str | os.PathLike[str], sample_rate: int) -> int:
 
 
 def read_segment(
-    path: str | os.PathLike[str], start: int, length: int, sample_rate: int, offset: float = 0.0, gain: float = 1.0
+    path: str | os.PathLike[str],
+    start: int,
+    length: int,
+    sample_rate: int,
+    offset: float = 0.0,
+    gain: float = 1.0,
+    own_rate: int | None = None,
 ) -> Tensor:
     """Part of a file as mono float32 at `sample_rate`, reading no more than that part (see `AudioReader`).
 
@@ -188,6 +195,7 @@ def read_segment(
         sample_rate: Hz, of the result.
         offset: is subtracted from every sample.
         gain: then multiplies every sample.
+        own_rate: Hz, to take the file's samples to be at, in place of the rate in its header.
 
     Returns:
         (1, length)
@@ -196,32 +204,8 @@ def read_segment(
         FileNotFoundError: there is no such file.
         ValueError: the file is unreadable, or has no such samples.
     """
-    with AudioReader(path, sample_rate, offset, gain) as audio:
+    with AudioReader(path, sample_rate, offset, gain, own_rate) as audio:
         return audio.read(start, length)
-
-
-def write_audio(path: str | os.PathLike[str], audio: Tensor, sample_rate: int) -> None:
-    """Write mono 16-bit WAV; the file appears complete or not at all.
-
-    Args:
-        path: the file; its folder is made if missing, an older file is replaced.
-        audio: (samples,) or (1, samples); clipped to [−1, 1].
-        sample_rate: Hz.
-
-    Raises:
-        ValueError: the audio is not mono, or not finite.
-    """
-    samples = audio.detach().float().cpu().numpy()
-    if samples.ndim == 2 and samples.shape[0] == 1:
-        samples = samples[0]
-    if samples.ndim != 1:
-        raise ValueError(
-            f"{shown(path)}: audio must have the shape (samples,) or (1, samples), got {tuple(audio.shape)}."
-        )
-    if not np.isfinite(samples).all():
-        raise ValueError(f"{shown(path)}: the audio holds NaN or infinity and is not written.")
-    with written_whole(path) as unfinished:
-        sf.write(os.fsencode(unfinished), samples.clip(-1, 1), sample_rate, subtype="PCM_16", format="WAV")
 
 
 def shown(path: str | os.PathLike[str]) -> str:

@@ -56,7 +56,9 @@ def check_files(
     """
     grid = None if mel is None else Grid.of(mel)
     with ThreadPoolExecutor(workers or min(16, os.cpu_count() or 1)) as pool:
-        checked = list(pool.map(lambda file: _check_file(file, check, grid), files))
+        checked = list(
+            pool.map(lambda file: check_file(file, check, None if mel is None else mel.sample_rate, grid), files)
+        )
     kept: list[AudioFile] = []
     dropped: dict[str, list[AudioFile]] = {}
     repaired: dict[str, list[AudioFile]] = {}
@@ -96,8 +98,17 @@ def _counted(groups: dict[str, list[AudioFile]]) -> str:
     return "; ".join(f"{len(files)} {what}, for example {shown(files[0].path)}" for what, files in groups.items())
 
 
-def _check_file(file: AudioFile, check: Check, grid: Grid | None) -> tuple[AudioFile | str, Sequence[str]]:
-    """The file with its length, rate and repairs, and the repairs' names; or the reason against it."""
+def check_file(
+    file: AudioFile, check: Check = "full", sample_rate: int | None = None, grid: Grid | None = None
+) -> tuple[AudioFile | str, Sequence[str]]:
+    """The file with its length, rate and repairs, and the repairs' names; or the reason against it.
+
+    Args:
+        file: to judge.
+        check: "full" or "header", as in `check_files`.
+        sample_rate: Hz, at which it will be heard; default: its own.
+        grid: of the mel in use, to judge the mel that the file names.
+    """
     if not os.path.isfile(file.path):
         return "missing", ()
     if file.mel is not None and not os.path.isfile(file.mel):
@@ -111,7 +122,7 @@ def _check_file(file: AudioFile, check: Check, grid: Grid | None) -> tuple[Audio
             file = replace(file, samples=audio.frames, sample_rate=audio.own_rate)
         if check == "full":
             heard.rate = file.sample_rate
-            rate = grid.sample_rate if grid else file.sample_rate
+            rate = sample_rate or file.sample_rate
             with AudioReader(file.path, rate, see=heard.see) as audio:
                 for part in audio.parts():
                     heard.hear(part.numpy()[0], rate)

@@ -1,6 +1,8 @@
 """Audio files as Lightning wants them: one object that gives the training and validation batches."""
 
+import os
 import signal
+import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,6 +13,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from univnet.audio import LogMelSpectrogram
+from univnet.data.augment import Augment
 from univnet.data.check import Check, check_files, warn_of_resampling
 from univnet.data.crops import EPOCHS, Epoch
 from univnet.data.dataset import SegmentDataset, Short, UtteranceDataset
@@ -51,6 +54,7 @@ class AudioDataModule(LightningDataModule):
             many segments as "seconds" but each speaker as often as any other.
         skip_silence: a segment that stays below so many dB of full scale, such as −50, is drawn at another place of its
             recording, up to ten times; None: never.
+        augment: changes level, polarity or speed from draw to draw; None: nothing.
         max_faulty: share of the last thousand crops; training ends when more of them could not be read.
 
     Raises:
@@ -75,6 +79,7 @@ class AudioDataModule(LightningDataModule):
         drop_last: bool = True,
         epoch: Epoch = "seconds",
         skip_silence: float | None = None,
+        augment: Augment | None = None,
         max_faulty: float = 0.05,
     ) -> None:
         super().__init__()
@@ -93,6 +98,7 @@ class AudioDataModule(LightningDataModule):
         self.drop_last = drop_last
         self.epoch = epoch
         self.skip_silence = skip_silence
+        self.augment = augment
         self.max_faulty = max_faulty
         self.faults = FaultCount()
         self._validate()
@@ -150,6 +156,7 @@ class AudioDataModule(LightningDataModule):
             self.seed,
             self.epoch,
             self.skip_silence,
+            self.augment,
             tries=TRIES,
         )
 
@@ -234,5 +241,21 @@ class AudioDataModule(LightningDataModule):
 
 
 def _leave_stopping_to_the_trainer(_: int) -> None:
-    # A cluster's SIGTERM goes to every process: without its readers the trainer could not end in good order.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """Let a loader's process end when the trainer ends it, and not before: without its readers it could not finish.
+
+    A cluster sends its signals to every process, a terminal its Ctrl-C. Only a SIGTERM from the trainer counts.
+    """
+    for name in ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if not hasattr(signal, "sigwaitinfo"):  # no way to tell who sent it
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(trainer: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != trainer:
+        pass
+    os._exit(0)

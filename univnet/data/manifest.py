@@ -61,7 +61,8 @@ class AudioFile:
 
     def read(self, start: int, length: int, sample_rate: int) -> Tensor:
         """Part of the recording, repaired (see `read_segment`)."""
-        return read_segment(self.path, start, length, sample_rate, self.offset, self.gain)
+        own_rate = self.sample_rate or None
+        return read_segment(self.path, start, length, sample_rate, self.offset, self.gain, own_rate)
 
 
 def read_manifest(path: str | os.PathLike[str]) -> list[AudioFile]:
@@ -113,7 +114,7 @@ def split_files(
     """
     if validation < 0 or (isinstance(validation, float) and validation >= 1):
         raise ValueError(f"validation must be a share in [0, 1) or a number of files, got {validation!r}.")
-    ranks = {file.name: _uniform(f"{seed}:{file.name}") for file in files}
+    ranks = {file.name: uniform(f"{seed}:{file.name}") for file in files}
     ordered = sorted(ranks, key=lambda name: ranks[name])
     count = sum(rank < validation for rank in ranks.values()) if isinstance(validation, float) else int(validation)
     chosen = set(ordered[: max(count, 1) if validation else 0])
@@ -123,7 +124,8 @@ def split_files(
     return training, [file for file in files if file.name in chosen]
 
 
-def _uniform(text: str) -> float:
+def uniform(text: str) -> float:
+    """A number in [0, 1) that depends on the text alone, as good as random."""
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest()) / 2**64
 
 

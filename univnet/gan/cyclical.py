@@ -67,8 +67,8 @@ class CyclicalLR(LRScheduler):
         wrong = []
         if len(lows) != len(groups) or len(highs) != len(groups):
             wrong.append(f"base_lr and max_lr must be one number, or one for each of {len(groups)} groups")
-        if any(not 0 <= low <= high for low, high in zip(lows, highs, strict=False)):
-            wrong.append(f"base_lr must lie between 0 and max_lr; got {base_lr!r} and {max_lr!r}")
+        if any(not 0 <= low <= high < math.inf for low, high in zip(lows, highs, strict=False)):
+            wrong.append(f"base_lr must lie between 0 and max_lr, which must be finite; got {base_lr!r} and {max_lr!r}")
         if window not in _WINDOWS:
             wrong.append(f"window must be one of {', '.join(_WINDOWS)}; got {window!r}")
         if mode not in _MODES:

@@ -19,6 +19,8 @@ from torch.nn import Parameter
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
+from univnet.gan.norm_limit import NormLimit
+
 log = logging.getLogger(__name__)
 
 
@@ -37,7 +39,8 @@ class Updates:
         accumulate: K, the micro-batches whose mean gradient makes one update. A number, or a schedule
             ``{epoch: K}`` (epochs from 0; K is 1 until the first epoch named), as in Lightning's
             ``GradientAccumulationScheduler``.
-        clip_norm: scale the gradient down to at most this Euclidean norm; ``None`` leaves it alone.
+        clip_norm: scale the gradient down to at most this Euclidean norm, a number or a rule that decides it for each
+            update (:class:`~univnet.gan.NormLimit`); ``None`` leaves it alone.
         clip_value: clamp every element of the gradient to ±this, before ``clip_norm``; ``None`` leaves it alone.
         max_nonfinite: stop training after this many updates in a row were skipped because of a NaN or infinity.
             The default exceeds the 16 halvings by which fp16's first loss scale, 2**16, can fall to 1.
@@ -47,7 +50,7 @@ class Updates:
     """
 
     accumulate: int | dict[int, int] = 1
-    clip_norm: float | None = None
+    clip_norm: float | NormLimit | None = None
     clip_value: float | None = None
     max_nonfinite: int = 20
 
@@ -60,7 +63,7 @@ class Updates:
             )
         for name in ("clip_norm", "clip_value"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
+            if value is not None and not isinstance(value, NormLimit) and not value > 0:
                 wrong.append(f"{name} must be positive, or null for no clipping; got {value!r}")
         if not _is_count(self.max_nonfinite, 1):
             wrong.append(f"max_nonfinite must be a whole number ≥ 1; got {self.max_nonfinite!r}")
@@ -92,6 +95,7 @@ class Player:
     def __init__(self, name: str, settings: Updates | None = None) -> None:
         self.name = name
         self.settings = settings or Updates()
+        self._norm_limit: NormLimit | None = None
         self.optimizer: Optimizer | None = None
         self.scaler: GradScaler | None = None
         self.reset()
@@ -106,14 +110,24 @@ class Player:
         self._epoch, self._size = 0, 1
         self._sums: dict[str, Tensor] = {}
         self.report: dict[str, Tensor | float] = {}
+        rule = self.settings.clip_norm
+        self._norm_limit = copy.deepcopy(rule) if isinstance(rule, NormLimit) else None
 
     def bind(self, optimizer: Optimizer, scaler: GradScaler | None) -> None:
         """Take charge of ``optimizer``, with a loss scaler of its own where training is in fp16.
 
         A scaler a player: an overflow of one never touches the other's scale, and a scale changes only where
         its own player's window closes.
+
+        Raises:
+            ValueError: a learning rate of the optimizer is negative, infinite or NaN.
         """
         self.optimizer = optimizer
+        rates = [float(group["lr"]) for group in optimizer.param_groups if "lr" in group]
+        if wrong := [rate for rate in rates if not 0 <= rate < math.inf]:
+            raise ValueError(
+                f"{self.name}: the learning rate of its optimizer must be a finite number, not negative; got {wrong[0]}"
+            )
         self.scaler = copy.deepcopy(scaler)
         self._norm_at_start = float(get_total_norm(self.parameters))
 
@@ -225,6 +239,7 @@ class Player:
             **{key: getattr(self, key) for key in _STATE},
             "grads": [p.grad for p in self.parameters] if self.position else [],
             "scaler": self.scaler.state_dict() if self.scaler else None,
+            "norm_limit": self._norm_limit.state_dict() if self._norm_limit else None,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -238,9 +253,11 @@ class Player:
             parameter.grad = None if grad is None else grad.to(parameter.device, copy=True)
         if self.scaler and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
+        if self._norm_limit and state.get("norm_limit"):
+            self._norm_limit.load_state_dict(state["norm_limit"])
 
     def _clip(self, parameters: list[Parameter], grads: list[Tensor], norm: Tensor) -> None:
-        by_norm, by_value = self.settings.clip_norm, self.settings.clip_value
+        by_norm, by_value = self._norm_limit or self.settings.clip_norm, self.settings.clip_value
         if by_norm is None and by_value is None:
             return
         clipped = torch.zeros((), dtype=torch.bool, device=norm.device)
@@ -249,8 +266,9 @@ class Player:
             clip_grad_value_(parameters, by_value)
             norm = get_total_norm(grads)
         if by_norm is not None:
-            clipped = clipped | (norm > by_norm)
-            clip_grads_with_norm_(parameters, by_norm, norm)
+            most = by_norm.limit(norm) if isinstance(by_norm, NormLimit) else by_norm
+            clipped = clipped | (norm > most)
+            clip_grads_with_norm_(parameters, most, norm)  # type: ignore[arg-type] # a scalar tensor will do
         self._clipped_updates = self._clipped_updates + clipped.int()
         self._updates_since_log += 1
 

@@ -80,7 +80,7 @@ class StochasticWeightAveraging(Averaging):
     ) -> None:
         wrong = []
         rates = swa_lrs if isinstance(swa_lrs, list) else [swa_lrs]
-        if not rates or not all(isinstance(rate, float) and rate > 0 for rate in rates):
+        if not rates or not all(isinstance(rate, float) and 0 < rate < math.inf for rate in rates):
             wrong.append(f"swa_lrs should be a positive float, or a list of positive floats; got {swa_lrs!r}")
         start = swa_epoch_start
         if (isinstance(start, int) and start < 1) or not (isinstance(start, int) or 0 <= start <= 1):
