@@ -1,12 +1,12 @@
 """The ``fit`` and ``validate`` verbs: LightningCLI for a UnivNet."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import lightning
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
@@ -14,6 +14,8 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from univnet.callbacks import AudioThroughput, LastCheckpoint, UpdateProgressBar, ValidationSamples
 from univnet.cli.configs import ConfigFile
 from univnet.cli.messages import UsageError, exit_with_error, parsing_mistake
+from univnet.cli.runs.given import given_options
+from univnet.cli.runs.resuming import Resuming, carried, resumed_options
 from univnet.data import AudioDataModule
 from univnet.gan.refusals import refuse_one_optimizer_techniques
 from univnet.module import UnivNet
@@ -87,6 +89,9 @@ class TrainingCLI(LightningCLI):
     """LightningCLI for ``fit`` and ``validate``: every constructor argument in YAML and on the command line."""
 
     def __init__(self, args: ArgsType = None, run: bool = True) -> None:
+        self._given = given_options(args) if isinstance(args, list) else set()
+        self._resuming: Resuming | None = None
+        self._checkpoint: dict[str, Any] | None = None
         super().__init__(
             UnivNet,
             AudioDataModule,
@@ -160,9 +165,22 @@ class TrainingCLI(LightningCLI):
         if config.get("ckpt_path"):
             if config.get("init_from"):
                 raise UsageError("--init_from starts a new run and --ckpt_path goes on with one: give one of the two")
-            read_checkpoint(config.ckpt_path)  # a damaged one is refused before anything is built or written
+            self._checkpoint = read_checkpoint(config.ckpt_path)  # a damaged one is refused before anything is built
+            if self.subcommand == "fit":
+                self._resume(self._checkpoint, config)
+        elif self.subcommand == "fit":
+            self._resuming = Resuming(carried(self._parser("fit"), config))
         # Read first: a damaged file is refused before anything is built or written.
         self._source = read_weights(config.init_from, config.init_weights) if config.get("init_from") else None
+
+    def _resume(self, checkpoint: Mapping[str, Any], config: Any) -> None:
+        """Refuse what cannot go on from ``checkpoint``, and let ``config`` say what is true."""
+        options = carried(self._parser("fit"), config)
+        stay, self._resuming = resumed_options(checkpoint, options, self._given)
+        for name, value in stay.items():
+            config[name] = value
+        if "seed_everything" in stay:
+            seed_everything(stay["seed_everything"], workers=True)
 
     def instantiate_classes(self) -> None:
         """Build the parts; then give the model the weights that ``--init_from`` names."""
@@ -177,7 +195,10 @@ class TrainingCLI(LightningCLI):
             warnings.warn(f"the weights were trained on another mel-spectrogram: {', '.join(differ)}", stacklevel=2)
 
     def after_instantiate_classes(self) -> None:
-        """Refuse what cannot train two players, before data are read."""
+        """Refuse what cannot train two players or is of another model, before data are read."""
+        checkpoint, self._checkpoint = self._checkpoint, None
+        if checkpoint is not None:
+            self.model.on_load_checkpoint(checkpoint)  # without a trainer, only a check
         if self.subcommand != "validate":
             refuse_one_optimizer_techniques(self.trainer, "model.", UsageError)
 
@@ -191,7 +212,10 @@ class TrainingCLI(LightningCLI):
         """Leave out the callbacks of every run that the trainer's switches are against."""
         switches = {"enable_progress_bar": ProgressBar, "enable_checkpointing": Checkpoint}
         off = tuple(kind for switch, kind in switches.items() if config.get(switch) is False)
-        trainer = super()._instantiate_trainer(config, [each for each in callbacks if not isinstance(each, off)])
+        callbacks = [each for each in callbacks if not isinstance(each, off)]
+        if self._resuming is not None:
+            callbacks.append(self._resuming)
+        trainer = super()._instantiate_trainer(config, callbacks)
         if trainer.strategy.root_device.type == "cpu":
             keep_freed_memory()
         return trainer

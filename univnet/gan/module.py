@@ -15,6 +15,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
 from univnet.gan.endurance.checkpoint_io import WholeCheckpointIO
+from univnet.gan.endurance.kept import Kept
 from univnet.gan.lightning_internals import attached_trainer, ddp_options, lent_scaler, log_at_updates
 from univnet.gan.precision import no_autocast
 from univnet.gan.refusals import refuse_one_optimizer_techniques, strategy_mistake
@@ -58,6 +59,7 @@ class GANModule(LightningModule):
         }
         self.schedules = Schedules(self.updates)
         self._progress = Progress()
+        self._kept = Kept()
         self._resumed: dict[str, Any] | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -220,6 +222,8 @@ class GANModule(LightningModule):
             if self.global_step == 0:
                 player.reset()
         resumed, self._resumed = self._resumed, None
+        if resumed is None and self.global_step == 0:
+            self._kept = Kept()
         if resumed is not None:
             restore(self.trainer, self.updates, self.schedules, resumed)
 
@@ -236,6 +240,7 @@ class GANModule(LightningModule):
         Lightning calls no callback.
         """
         trainer = attached_trainer(self)
+        self._kept.add_to(checkpoint)
         for callback in trainer.callbacks if trainer else ():  # type: ignore[attr-defined]
             if hasattr(callback, "on_save_weights"):
                 callback.on_save_weights(trainer, self, checkpoint)
@@ -255,6 +260,7 @@ class GANModule(LightningModule):
             check_complete(checkpoint, self.updates)
             self._resumed = checkpoint["gan"]
             self._progress.resumed(replay(trainer, checkpoint))
+            self._kept.take_from(trainer, checkpoint)
 
     def _optimizers(self) -> list[LightningOptimizer]:
         optimizers = self.optimizers()
