@@ -110,7 +110,7 @@ def test_another_optimizer_does_not_go_on(tmp_path: Path, before: str, now: str,
         for player in saved["gan"]["players"].values():
             del player["optimizer"]
         torch.save(saved, path)
-    with pytest.raises(ValueError, match="generator: the checkpoint's optimizer is of .* cannot go on as"):
+    with pytest.raises(ValueError, match=r"generator: the checkpoint's optimizer is of .* cannot go on as"):
         quiet_trainer(tmp_path, max_epochs=2).fit(
             ToyGAN(optimizer=now), toy_loader(8), ckpt_path=path, weights_only=True
         )
