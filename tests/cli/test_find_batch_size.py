@@ -72,7 +72,7 @@ def test_every_option_out_of_range_is_named(config: Path, capsys: pytest.Capture
         main(["find-batch-size", "--config", str(config), *options])
     assert ended.value.code == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    for name in ("`init_val` should be at least 1", "`margin` should", "`memory_budget` is lots", "`target_batch`"):
+    for name in ("`init_val` must be at least 1", "`margin` must", "`memory_budget` is lots", "`target_batch`"):
         assert name in error
 
 
