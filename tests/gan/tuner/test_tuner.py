@@ -119,7 +119,11 @@ def test_the_second_test_runs_at_the_rate_just_found(tmp_path: Path, monkeypatch
         ({"method": "validate"}, MisconfigurationException, "give method='fit'"),
         ({"update_attr": True}, AttributeError, "ToyGAN has no attribute or hyperparameter generator_lr to set"),
         ({"update_attr": True, "optimizer": "both"}, AttributeError, "generator_lr and no discriminator_lr"),
-        ({"update_attr": True, "optimizer": "both", "attr_name": "lr"}, MisconfigurationException, "a mapping with both"),
+        (
+            {"update_attr": True, "optimizer": "both", "attr_name": "lr"},
+            MisconfigurationException,
+            "a mapping with both",
+        ),
     ],
 )
 def test_mistakes_are_told(options: dict[str, Any], error: type, message: str, tmp_path: Path) -> None:
