@@ -13,8 +13,8 @@ def averaged_weights(
 ) -> dict[str, Tensor] | None:
     """Return the averaged weights of ``player`` in a loaded checkpoint, by their names in the network's state dict.
 
-    Effective weights have the names of the network without weight norm. Without ``kind``, SWA's are returned if it has
-    begun, otherwise EMA's; ``None`` if there are neither.
+    Effective weights have the names of the network without weight norm. Without ``kind``, SWA's are returned if
+    there are any, otherwise EMA's; ``None`` if there are neither.
 
     Raises:
         ValueError: if the checkpoint has an average of this ``kind`` that has no updates yet.
