@@ -37,6 +37,7 @@ class AudioReader:
         sample_rate: of what is read, in Hz; default: the file's own.
         offset: is subtracted from every sample.
         gain: then multiplies every sample.
+        own_rate: Hz, to take the file's samples to be at, in place of the rate in its header.
         see: is called with all that is decoded, (frames, channels), as it is in the file.
 
     Raises:
@@ -50,12 +51,13 @@ class AudioReader:
         sample_rate: int | None = None,
         offset: float = 0.0,
         gain: float = 1.0,
+        own_rate: int | None = None,
         see: Callable[[np.ndarray], None] | None = None,
     ) -> None:
         self.path = Path(path)
         self._offset, self._gain, self._see = offset, gain, see
         self._open()
-        self.frames, self.own_rate = self.file.frames, self.file.samplerate
+        self.frames, self.own_rate = self.file.frames, own_rate or self.file.samplerate
         self.sample_rate = sample_rate or self.own_rate
         self.length = resampled_length(self.frames, self.own_rate, self.sample_rate)
         self._resampling = Resampling(self.own_rate, self.sample_rate)
@@ -176,7 +178,13 @@ def audio_length(path: str | os.PathLike[str], sample_rate: int) -> int:
 
 
 def read_segment(
-    path: str | os.PathLike[str], start: int, length: int, sample_rate: int, offset: float = 0.0, gain: float = 1.0
+    path: str | os.PathLike[str],
+    start: int,
+    length: int,
+    sample_rate: int,
+    offset: float = 0.0,
+    gain: float = 1.0,
+    own_rate: int | None = None,
 ) -> Tensor:
     """Part of a file as mono float32 at `sample_rate`, reading no more than that part (see `AudioReader`).
 
@@ -187,6 +195,7 @@ def read_segment(
         sample_rate: Hz, of the result.
         offset: is subtracted from every sample.
         gain: then multiplies every sample.
+        own_rate: Hz, to take the file's samples to be at, in place of the rate in its header.
 
     Returns:
         (1, length)
@@ -195,7 +204,7 @@ def read_segment(
         FileNotFoundError: there is no such file.
         ValueError: the file is unreadable, or has no such samples.
     """
-    with AudioReader(path, sample_rate, offset, gain) as audio:
+    with AudioReader(path, sample_rate, offset, gain, own_rate) as audio:
         return audio.read(start, length)
 
 

@@ -41,7 +41,7 @@ class LastCheckpoint(Checkpoint):
             raise ValueError(f"checkpoint_last.every_n_train_steps must be at least 1, got {every_n_train_steps}")
         self.every_n_train_steps = every_n_train_steps
         self._saved: tuple[int, int] | None = None  # the place at which the file was written, or that it was read at
-        self._began = False
+        self._began = self._told_to_end = False
         self._waits = False  # for the next micro-batch: the state is one to save
         self._signals = StopSignals()
         self._ranks: Ranks | None = None
@@ -53,7 +53,7 @@ class LastCheckpoint(Checkpoint):
         """Lock the folder and take the signals over."""
         if stage != "fit":
             return
-        self._began, self._waits, self._ranks = False, False, None
+        self._began, self._waits, self._told_to_end, self._ranks = False, False, False, None
         file = _file(trainer)  # asked for on every rank
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._lock = FolderLock(file.parent)
@@ -86,6 +86,10 @@ class LastCheckpoint(Checkpoint):
         if self._ranks is not None:
             self._ranks.ask(self._signals.asked)
 
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Note whether the run was told to end by now, as the other callbacks know it."""
+        self._told_to_end = trainer.should_stop
+
     def on_micro_batch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save where it is due, and stop where a signal asks for it."""
         stop = self._signals.asked if self._ranks is None else self._ranks.answer()
@@ -109,8 +113,8 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer, anew=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save what is not saved yet; anew it would be the state after an epoch that may have been cut short."""
-        self._save(trainer)
+        """Save what is not saved yet, which averages of a run that a validation has ended are not."""
+        self._save(trainer, anew=trainer.should_stop and not self._told_to_end)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Unlock the folder."""

@@ -1,5 +1,6 @@
 """From audio files to batches: what files there are, what is read of them, and in which order."""
 
+from univnet.data.augment import Augment
 from univnet.data.check import check_files
 from univnet.data.datamodule import AudioDataModule
 from univnet.data.dataset import SegmentDataset, UtteranceDataset
@@ -11,6 +12,7 @@ from univnet.data.scan import scan_folder
 __all__ = [
     "AudioDataModule",
     "AudioFile",
+    "Augment",
     "EpochSampler",
     "FaultyDataError",
     "ResumableDataLoader",

@@ -13,6 +13,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from univnet.audio import LogMelSpectrogram
+from univnet.data.augment import Augment
 from univnet.data.check import Check, check_files, warn_of_resampling
 from univnet.data.crops import EPOCHS, Epoch
 from univnet.data.dataset import SegmentDataset, Short, UtteranceDataset
@@ -53,6 +54,7 @@ class AudioDataModule(LightningDataModule):
             many segments as "seconds" but each speaker as often as any other.
         skip_silence: a segment that stays below so many dB of full scale, such as −50, is drawn at another place of its
             recording, up to ten times; None: never.
+        augment: changes level, polarity or speed from draw to draw; None: nothing.
         max_faulty: share of the last thousand crops; training ends when more of them could not be read.
 
     Raises:
@@ -77,6 +79,7 @@ class AudioDataModule(LightningDataModule):
         drop_last: bool = True,
         epoch: Epoch = "seconds",
         skip_silence: float | None = None,
+        augment: Augment | None = None,
         max_faulty: float = 0.05,
     ) -> None:
         super().__init__()
@@ -95,6 +98,7 @@ class AudioDataModule(LightningDataModule):
         self.drop_last = drop_last
         self.epoch = epoch
         self.skip_silence = skip_silence
+        self.augment = augment
         self.max_faulty = max_faulty
         self.faults = FaultCount()
         self._validate()
@@ -152,6 +156,7 @@ class AudioDataModule(LightningDataModule):
             self.seed,
             self.epoch,
             self.skip_silence,
+            self.augment,
             tries=TRIES,
         )
 

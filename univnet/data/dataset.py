@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from univnet.audio import LogMelSpectrogram, shown
+from univnet.data.augment import Augment
 from univnet.data.check import FAR
 from univnet.data.crops import EPOCHS, Crop, Crops, Epoch
 from univnet.data.faults import Fault, first_that_reads
@@ -46,6 +47,7 @@ class SegmentDataset(Dataset[dict[str, Any]]):
             (as long as "seconds", but each speaker as often as any other).
         skip_silence: a segment that stays below so many dB of full scale is drawn at another place of its recording,
             up to ten times; None: never.
+        augment: changes level, polarity or speed from draw to draw; None: nothing.
         tries: 1 raises what is wrong with a recording that cannot be read. More: so many crops are tried, each drawn
             elsewhere by the seed, the draw number and the attempt, before `FaultyDataError` is raised.
 
@@ -63,6 +65,7 @@ class SegmentDataset(Dataset[dict[str, Any]]):
         seed: int = 1234,
         epoch: Epoch = "files",
         skip_silence: float | None = None,
+        augment: Augment | None = None,
         tries: int = 1,
     ) -> None:
         grid = Grid.of(mel)
@@ -80,6 +83,8 @@ class SegmentDataset(Dataset[dict[str, Any]]):
                 f"example {nameless[0].name}"
             )
         mistakes += _mel_mistakes(files, grid)
+        if augment and not augment.keeps_mels and any(file.mel for file in files):
+            mistakes.append("given mels would not fit audio whose gain or speed augment changes: leave these two out")
         if mistakes:
             raise ValueError("SegmentDataset: " + "; ".join(mistakes) + ".")
         fits = [file for file in files if file.length(mel.sample_rate) >= segment_length]
@@ -99,6 +104,7 @@ class SegmentDataset(Dataset[dict[str, Any]]):
         self.segment_length = segment_length
         self.seed = seed
         self.tries = tries
+        self.augment = augment
         self.silent_below = 0.0 if skip_silence is None else 10 ** (skip_silence / 20)
         frames = [grid.frames(file) for file in self.files]
         self.crops = Crops(self.files, frames, segment_length // grid.hop_length, epoch, seed)
@@ -118,10 +124,14 @@ class SegmentDataset(Dataset[dict[str, Any]]):
             if segment.abs().max() >= self.silent_below:
                 break
             item = self._read(crop.again(place))
+        if self.augment:
+            item["context"] = self.augment.levelled(item["context"], crop)
         return item
 
     def _read(self, crop: Crop) -> dict[str, Tensor]:
         file, grid = self.files[crop.file], self.mel
+        if self.augment:
+            file = self.augment.sped(file, crop)
         samples = file.length(grid.sample_rate)
         frames, wanted = samples // grid.hop_length, self.segment_length // grid.hop_length
         if file.mel is None:

@@ -61,7 +61,8 @@ class AudioFile:
 
     def read(self, start: int, length: int, sample_rate: int) -> Tensor:
         """Part of the recording, repaired (see `read_segment`)."""
-        return read_segment(self.path, start, length, sample_rate, self.offset, self.gain)
+        own_rate = self.sample_rate or None
+        return read_segment(self.path, start, length, sample_rate, self.offset, self.gain, own_rate)
 
 
 def read_manifest(path: str | os.PathLike[str]) -> list[AudioFile]:

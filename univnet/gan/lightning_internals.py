@@ -353,6 +353,9 @@ def set_loops(
     taken = {"ready": steps, "completed": steps}
     state["epoch_loop.manual_optimization.optim_step_progress"] = {"total": taken, "current": dict(taken)}
     state["epoch_loop.state_dict"] = {}
+    for loader in state["state_dict"].get("combined_loader", ()):
+        if isinstance(loader, dict) and {"epoch", "position"} <= loader.keys():  # one that counts batches, as ours does
+            loader.update(epoch=epoch, position=batches)  # it may have handed out one that was not trained on
     if validation or epoch_end:
         trainer.fit_loop.__class__, trainer.fit_loop.epoch_loop.__class__ = _DueFitLoop, _DueEpochLoop
 

@@ -16,6 +16,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 from torch.optim import Optimizer
 
+from univnet.gan.endurance.logs import mark, rewind
 from univnet.gan.lightning_internals import set_loops, validation_is_due
 from univnet.gan.rng import rng_state, set_rng_state
 from univnet.gan.schedules import Schedules
@@ -108,7 +109,8 @@ def capture(
         dist.all_gather_object(random, random[0])
     schedules.see(trainer)
     position = asdict(progress.position(trainer))
-    return {"players": states, "rng": random, "watched": schedules.seen, "position": position}
+    logs = mark(trainer.loggers) if trainer.is_global_zero else {}
+    return {"players": states, "rng": random, "watched": schedules.seen, "position": position, "logs": logs}
 
 
 def check_complete(checkpoint: Mapping[str, Any], players: Mapping[str, Player]) -> None:
@@ -163,9 +165,6 @@ def replay(trainer: Trainer, checkpoint: dict[str, Any]) -> Position:
     state = checkpoint["gan"]
     saved = Position(**state["position"]) if "position" in state else _older_position(checkpoint)
     set_loops(trainer, checkpoint["loops"], **asdict(saved))
-    for loader in checkpoint["loops"]["fit_loop"].get("combined_loader", ()):
-        if isinstance(loader, dict) and loader.keys() == {"epoch", "position"}:  # it may have fetched one more
-            loader.update(epoch=saved.epoch, position=saved.batches)
     return saved
 
 
@@ -174,6 +173,11 @@ def restore(trainer: Trainer, players: Mapping[str, Player], schedules: Schedule
     for name, player in players.items():
         player.load_state_dict(state["players"][name])
     schedules.seen = dict(state["watched"])
+    if trainer.is_global_zero:
+        rewind(trainer.loggers, state.get("logs", {}), trainer.global_step)
+    if any(callback.stopping_reason.value for callback in trainer.early_stopping_callbacks):
+        log.info("early stopping has ended this run before")
+        trainer.should_stop = True
     if len(state["rng"]) == trainer.world_size:
         set_rng_state(state["rng"][trainer.global_rank])
     else:
