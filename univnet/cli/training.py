@@ -17,7 +17,9 @@ from univnet.cli.messages import UsageError, exit_with_error, parsing_mistake
 from univnet.cli.runs.given import given_options
 from univnet.cli.runs.options import give_way
 from univnet.cli.runs.resuming import Resuming, carried, resumed_options
+from univnet.cli.runs.rollback import Rollbacks, RolledBack, check_rollbacks
 from univnet.data import AudioDataModule
+from univnet.gan import NonFiniteError
 from univnet.module import UnivNet
 from univnet.runtime import keep_freed_memory
 from univnet.vocoder import read_checkpoint
@@ -50,7 +52,13 @@ def run(argv: Sequence[str]) -> None:
     Raises:
         UsageError: what the user can mend, in a sentence.
     """
-    TrainingCLI(args=[*argv])
+    rollbacks = Rollbacks()
+    while True:
+        try:
+            TrainingCLI(args=[*argv, *rollbacks.options], rollbacks=rollbacks)
+            return
+        except RolledBack as back:
+            rollbacks.note(back)
 
 
 class Parser(LightningArgumentParser):
@@ -88,9 +96,16 @@ class RunConfig(SaveConfigCallback):
 
 
 class TrainingCLI(LightningCLI):
-    """LightningCLI for ``fit`` and ``validate``: every constructor argument in YAML and on the command line."""
+    """LightningCLI for ``fit`` and ``validate``: every constructor argument in YAML and on the command line.
 
-    def __init__(self, args: ArgsType = None, run: bool = True) -> None:
+    Args:
+        args: what follows ``univnet``.
+        run: run the verb, instead of only building its parts.
+        rollbacks: how often this run has gone back to a checkpoint of its own.
+    """
+
+    def __init__(self, args: ArgsType = None, run: bool = True, rollbacks: Rollbacks | None = None) -> None:
+        self._rollbacks = rollbacks or Rollbacks()
         self._given = given_options(args) if isinstance(args, list) else set()
         self._resuming: Resuming | None = None
         self._checkpoint: dict[str, Any] | None = None
@@ -140,6 +155,13 @@ class TrainingCLI(LightningCLI):
             default="auto",
             help="which generator of a checkpoint of ours (default: the averaged one, if there is one)",
         )
+        parser.add_argument(
+            "--rollbacks",
+            type=int,
+            default=0,
+            help="how often the run may go back to its last good checkpoint instead of ending, with the learning rate "
+            "halved of the player whose weights or gradients are NaN or infinite",
+        )
         parser.link_arguments("model", "data.mel", compute_fn=lambda model: model.mel, apply_on="instantiate")
         for name, callback, defaults in (
             ("progress", UpdateProgressBar, {}),
@@ -165,6 +187,8 @@ class TrainingCLI(LightningCLI):
             last = _last_checkpoint(config.trainer.logger)
             config.ckpt_path = str(last)
             _continue_logs_in(last.parent.parent, config.trainer.logger)
+        elif self._rollbacks.folder is not None:
+            _continue_logs_in(self._rollbacks.folder, config.trainer.logger)
         if config.get("ckpt_path"):
             if config.get("init_from"):
                 raise UsageError("--init_from starts a new run and --ckpt_path goes on with one: give one of the two")
@@ -210,10 +234,26 @@ class TrainingCLI(LightningCLI):
             self.model.on_load_checkpoint(checkpoint)  # without a trainer, only a check
         if self.subcommand != "validate":
             self.model.refuse_unfit(self.trainer, "model.")
+        if self.subcommand == "fit":
+            model = self.config.fit.model
+            schedules = {player: model[f"{player}_schedule"] for player in self.model.updates}
+            check_rollbacks(self.config.fit.rollbacks, self.trainer, schedules)
 
     def before_fit(self) -> None:
         """Find mistakes in the data before a folder is made for the run."""
         self.datamodule.setup()
+
+    def fit(self, model: UnivNet, **options: Any) -> None:
+        """Train.
+
+        Raises:
+            RolledBack: the run is to go on from a checkpoint of its own.
+        """
+        try:
+            self.trainer.fit(model, **options)
+        except NonFiniteError as error:
+            rates = {player: model.hparams[f"{player}_lr"] for player in model.updates}
+            raise self._rollbacks.back_from(error, self.trainer, rates, self.config.fit.rollbacks) from None
 
     def before_validate(self) -> None:
         """Find mistakes in the data, and say where there is nothing to measure."""

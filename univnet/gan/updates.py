@@ -29,7 +29,15 @@ _EXPLODED = 1e3  # a warning is logged when the norm of the weights has grown by
 
 
 class NonFiniteError(RuntimeError):
-    """Training cannot go on: too many updates in a row were skipped, or an update has made weights NaN or infinite."""
+    """Training cannot go on: too many updates in a row were skipped, or an update has made weights NaN or infinite.
+
+    Attributes:
+        player: the name of the player that it happened to.
+    """
+
+    def __init__(self, message: str, player: str = "") -> None:
+        super().__init__(message)
+        self.player = player
 
 
 @dataclass(frozen=True)
@@ -214,7 +222,8 @@ class Player:
             raise NonFiniteError(
                 f"{self.name}: its weights are NaN, infinite or too large to measure after update {self.steps}, so "
                 f"training stops here; checkpoints written before are good. Lower its learning rate (now "
-                f"{self._lr:.3g}) or set clip_norm, and go on from the last one"
+                f"{self._lr:.3g}) or set clip_norm, and go on from the last one",
+                self.name,
             )
         if norm > _EXPLODED * self._norm_at_start > 0:
             log.warning(
@@ -287,7 +296,8 @@ class Player:
             raise NonFiniteError(
                 f"{self.name}: {self._nonfinite_in_a_row} updates in a row had a non-finite {culprit}; "
                 f"the weights are still finite. Lower its learning rate, set clip_norm, or look at the data "
-                f"(max_nonfinite={self.settings.max_nonfinite} sets when to stop)."
+                f"(max_nonfinite={self.settings.max_nonfinite} sets when to stop).",
+                self.name,
             )
 
     def _close(self) -> None:
