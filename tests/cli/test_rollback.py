@@ -49,9 +49,8 @@ def test_the_rate_is_halved_until_it_is_low_enough(
     run = tmp_path / "small" / "version_0"
     last = load(run / "checkpoints" / "last.ckpt")
     assert last["global_step"] == 6
-    rates = {
-        name: state["param_groups"][0]["lr"] for name, state in zip(last["gan"]["players"], last["optimizer_states"])
-    }
+    found = [state["param_groups"][0]["lr"] for state in last["optimizer_states"]]
+    rates = dict(zip(last["gan"]["players"], found, strict=True))
     assert rates == {**dict.fromkeys(rates, 1e-4), player: 2.5e-5}
     recorded = yaml.safe_load((run / "config-resumed-2.yaml").read_text())
     assert recorded["model"][f"{player}_lr"] == 2.5e-5
