@@ -4,12 +4,13 @@ VENV := .venv
 RUN := $(VENV)/bin
 LOWEST := .venv-lowest
 
-.PHONY: help install demo test lint test-slow test-gpu test-lowest clean
+.PHONY: help install demo test lint test-slow test-gpu test-lowest fuzz clean
 
 help:
 	@echo "make demo       train a small vocoder on data/demo (about 3 minutes on 2 cores)"
 	@echo "make test       lint, types and tests (about 7 minutes on 2 cores)"
 	@echo "make test-slow  the tests that take minutes each;  make test-gpu  those that need CUDA"
+	@echo "make fuzz       5,000 damaged recordings, tables, mels, checkpoints and configurations"
 	@echo "make test-lowest  the tests on the lowest versions that pyproject.toml allows, in .venv-lowest"
 
 install: $(VENV)/installed
@@ -17,6 +18,7 @@ install: $(VENV)/installed
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(RUN)/python || $(PYTHON) -m venv $(VENV)
 	$(RUN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	-$(RUN)/python -m pip install --quiet --constraint constraints.txt pesq  # needs a C compiler; tests of PESQ skip
 	touch $@
 
 demo: install
@@ -35,6 +37,9 @@ test-slow: install
 
 test-gpu: install
 	$(RUN)/python -m pytest -m gpu
+
+fuzz: install
+	UNIVNET_MUTATIONS=5000 $(RUN)/python -m pytest tests/data/test_mutated_inputs.py
 
 $(LOWEST)/installed: pyproject.toml constraints-lowest.txt
 	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)

@@ -27,7 +27,7 @@ PARTS: dict[str, set[str]] = {
     "metrics": {"audio", "data", "losses"},
     "vocoder": {"audio", "gan", "models", "weights"},
     "module": {"audio", "gan", "losses", "models", "runtime"},
-    "callbacks": {"audio", "metrics"},
+    "callbacks": {"audio", "gan", "metrics"},
     "benchmarks": {"audio", "convert", "data", "gan", "losses", "models", "module", "runtime", "vocoder"},
 }
 PARTS["cli"] = {*PARTS}
@@ -38,7 +38,7 @@ PACKAGES = {
     "runtime": {"torch"},
     "gan": {"torch", "lightning", "lightning_utilities", "numpy", "matplotlib"},
     "models": {"torch"},
-    "audio": {"torch", "torchaudio", "numpy", "soundfile", "matplotlib"},
+    "audio": {"torch", "torchaudio", "numpy", "soundfile", "matplotlib", "safetensors"},
     "losses": {"torch"},
     "data": {"torch", "lightning", "numpy", "soundfile"},
     "convert": {"torch"},

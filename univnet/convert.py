@@ -92,14 +92,24 @@ def from_transformers(source: Any, state_dict: Mapping[str, Tensor] | None = Non
     """
     if state_dict is None:
         source, state_dict = source.config, source.state_dict()
-    theirs = source if isinstance(source, Mapping) else source.to_dict()
+    generator = Generator(**generator_config(source if isinstance(source, Mapping) else source.to_dict()))
+    load_plain_state_dict(generator, state_dict)
+    return generator
+
+
+def generator_config(theirs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `Generator`'s arguments for what a `UnivNetConfig` holds.
+
+    Raises:
+        ValueError: The blocks differ in kernel size or dilations, or are no lists.
+    """
     config = {ours: theirs[name] for ours, name in _CONFIG_NAMES.items() if name in theirs}
     for ours, name in _PER_BLOCK_NAMES.items():
         if name in theirs:
+            if not isinstance(theirs[name], list | tuple) or not theirs[name]:
+                raise ValueError(f"{name} must be a list with an element per block, got {theirs[name]!r}.")
             first, *others = theirs[name]
             if any(other != first for other in others):
                 raise ValueError(f"{name} must be the same for every block, got {theirs[name]}.")
             config[ours] = first
-    generator = Generator(**config)
-    load_plain_state_dict(generator, state_dict)
-    return generator
+    return config

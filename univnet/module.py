@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from math import inf
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -80,10 +81,14 @@ class UnivNet(GANModule):
         mel_loss: a second reconstruction loss, of mel-spectrograms, used if ``mel_weight`` is not 0; default: DAC's at
             the sample rate of ``mel``.
         mel_weight: the weight of ``mel_loss`` in the generator's loss; 0 (UnivNet) switches it off; DAC uses 15.
+        discriminator_warmup: discriminator updates before the generator trains on, once the game begins. New
+            discriminators beside a trained generator first learn to judge its audio. ``global_step``, which counts
+            generator updates, stays meanwhile; ``warmup/…`` is logged at the discriminator's updates.
 
     Raises:
-        ValueError: if a number is negative, if the generator, the mel-spectrogram and the losses do not fit each other,
-            or if the discriminator defines ``forward`` without ``parts``; it names everything that is wrong.
+        ValueError: if a learning rate is not positive and finite, if another number is negative, if the generator, the
+            mel-spectrogram and the losses do not fit each other, or if the discriminator defines ``forward`` without
+            ``parts``; it names everything that is wrong.
     """
 
     watched: ClassVar[Mapping[str, str]] = {**GANModule.watched, "generator": "generator/stft"}
@@ -111,6 +116,7 @@ class UnivNet(GANModule):
         feature_weight: float = 0.0,
         mel_loss: MultiScaleMelLoss | None = None,
         mel_weight: float = 0.0,
+        discriminator_warmup: int = 0,
     ) -> None:
         super().__init__(generator_updates, discriminator_updates)
         self.save_hyperparameters("generator_lr", "discriminator_lr")  # plain numbers, which a tuner may set
@@ -119,6 +125,7 @@ class UnivNet(GANModule):
         self.mel = mel or LogMelSpectrogram()
         self.stft_loss = stft_loss or MultiResolutionSTFTLoss()
         self.stft_weight, self.discriminator_start = stft_weight, discriminator_start
+        self.discriminator_warmup = discriminator_warmup
         self._make_optimizer = {"generator": generator_optimizer, "discriminator": discriminator_optimizer}
         self._schedule = {"generator": generator_schedule, "discriminator": discriminator_schedule}
         self.adversarial_loss, self.feature_weight = adversarial_loss or LeastSquares(), feature_weight
@@ -129,14 +136,17 @@ class UnivNet(GANModule):
         loss = self.adversarial_loss
         self._shared_forward = SharedForward(loss.generator, loss.discriminator, loss.sees_real, loss.judge)
         self._to_compile = compile
+        self._warming = False  # in this micro-batch
         self._check_fit()
 
     def _check_fit(self) -> None:
-        names = ("stft_weight", "discriminator_start", "feature_weight", "mel_weight")
-        numbers = {name: self.hparams[name] for name in ("generator_lr", "discriminator_lr")}
-        numbers |= {name: getattr(self, name) for name in names}
+        names = ("stft_weight", "discriminator_start", "discriminator_warmup", "feature_weight", "mel_weight")
         mistakes = Mistakes(self)
-        for name, value in numbers.items():
+        for name in ("generator_lr", "discriminator_lr"):
+            rate = self.hparams[name]
+            mistakes.unless(0 < rate < inf, f"{name} must be a positive finite number, got {rate}")
+        for name in names:
+            value = getattr(self, name)
             mistakes.unless(value >= 0, f"{name} must not be negative, got {value}")
         mistakes.add(misfits(self.generator, self.mel.n_mels, self.mel.hop_length))
         mistakes.add(unfit_parts(self.discriminator, self.adversarial_loss.sees_features))
@@ -164,17 +174,40 @@ class UnivNet(GANModule):
         """Whether the adversarial game has begun."""
         return self.global_step >= self.discriminator_start
 
+    @property
+    def warming_up(self) -> bool:
+        """Whether the discriminator learns alone, on the audio of a generator that rests."""
+        return self.adversarial and self.updates["discriminator"].steps < self.discriminator_warmup
+
     def on_batch_size_trial(self) -> None:
-        """Begin the adversarial game at once."""
-        self.discriminator_start = 0
+        """Let both players train at once."""
+        self.discriminator_start = self.discriminator_warmup = 0
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Log the warm-up at the discriminator's updates, since the generator makes none."""
+        player = self.updates["discriminator"]
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if not self._warming or not player.steps or player.position or not every or player.steps % every:
+            return
+        scalars = {f"warmup/{name.partition('/')[2]}": float(value) for name, value in player.metrics().items()}
+        for logger in self.trainer.loggers:
+            logger.log_metrics(scalars, step=player.steps)
+            logger.save()
 
     def generate(self, batch: Batch) -> Tensor:
         """Return audio (batch, 1, samples) for the batch's mel-spectrograms and fresh noise."""
         mel = batch["mel"]
-        return self.generator(mel, self.generator.draw_noise(mel))
+        self._warming = self.warming_up
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self._warming):
+            return self.generator(mel, self.generator.draw_noise(mel))
 
-    def generator_loss(self, batch: Batch, fake: Tensor) -> dict[str, Tensor]:
-        """Return the adversarial loss plus the weighted reconstruction losses, and all terms."""
+    def generator_loss(self, batch: Batch, fake: Tensor) -> dict[str, Tensor] | None:
+        """Return the adversarial loss plus the weighted reconstruction losses, and all terms.
+
+        ``None`` while the discriminator warms up.
+        """
+        if self._warming:
+            return None
         terms = self._reconstruction(fake, batch["audio"])
         loss = self.stft_weight * terms["stft"]
         if self.mel_loss:

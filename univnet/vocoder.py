@@ -1,7 +1,7 @@
 """Load a trained vocoder and make audio with it."""
 
 import math
-import pickle
+from collections.abc import Iterable, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -13,8 +13,10 @@ from torch.nn import functional as F
 from univnet.audio import LogMelSpectrogram
 from univnet.gan import averaged_weights
 from univnet.models import BaseGenerator, generator_class
+from univnet.models.streaming import EDGE_FRAMES, FrameNoise, Stream
+from univnet.weights.reading import read_pickle
+from univnet.weights.sources import history
 
-EDGE_FRAMES = 10  # of silence around the input: without them the first and last samples click
 CHUNK_FRAMES = 384  # longer input is made in pieces; at 256 samples a frame, c32's largest tensor is then 25 MB
 TAIL_FRAMES = 32  # the last piece is a multiple of this, where there is room
 
@@ -29,11 +31,16 @@ class Vocoder(nn.Module):
     Args:
         generator: a trained generator, of any kind that keeps to ``BaseGenerator``; its weight norm is folded away.
         mel: the mel-spectrogram it was trained on.
+
+    Attributes:
+        about: what is known of its training, for the model card: ``data``, ``license``, ``updates``, ``weights``
+            (raw or averaged), ``metrics``.
     """
 
     def __init__(self, generator: BaseGenerator, mel: LogMelSpectrogram) -> None:
         super().__init__()
         self.generator, self.mel = generator, mel
+        self.about: dict[str, Any] = {}
         self.generator.remove_weight_norm()
         self.requires_grad_(False)
         self.eval()
@@ -70,7 +77,43 @@ class Vocoder(nn.Module):
         if not any(".parametrizations." in name for name in chosen):  # weights as they take effect
             generator.remove_weight_norm()
         generator.load_state_dict(chosen)
-        return cls(generator, LogMelSpectrogram(**about["mel"]))
+        vocoder = cls(generator, LogMelSpectrogram(**about["mel"]))
+        vocoder.about = history(checkpoint) | {"weights": "averaged" if averaged else "raw"}
+        return vocoder
+
+    @classmethod
+    def from_pretrained(cls, name: str | PathLike[str], revision: str | None = None) -> Self:
+        """Load what :meth:`save_pretrained` wrote, or a folder of ``transformers.UnivNetModel``.
+
+        Args:
+            name: a folder, an ``OWNER/NAME`` of the Hugging Face hub, or ``"demo"``: the small vocoder in the
+                repository's ``data/pretrained``. A folder needs no network.
+            revision: a branch, tag or commit of the hub's.
+
+        Raises:
+            FileNotFoundError: there is no such folder, or a file is missing in it.
+            ValueError: a file is damaged, or they do not fit each other.
+        """
+        from univnet.weights.folder import find_folder, read_folder
+
+        generator, mel, about = read_folder(find_folder(name, revision))
+        vocoder = cls(generator, mel)
+        vocoder.about = about
+        return vocoder
+
+    def save_pretrained(self, folder: str | PathLike[str], about: Mapping[str, Any] | None = None) -> Path:
+        """Write safetensors, a JSON configuration and a model card to ``folder``; return it.
+
+        Args:
+            folder: made where missing; ``hf upload OWNER/NAME FOLDER`` publishes it.
+            about: added to :attr:`about`, such as ``{"data": "LibriTTS", "license": "cc-by-4.0"}``.
+
+        Raises:
+            ValueError: ``folder`` is a file, or ``about`` has what no card knows.
+        """
+        from univnet.weights.folder import save_folder
+
+        return save_folder(folder, self.generator, self.mel, {**self.about, **(about or {})})
 
     @property
     def sample_rate(self) -> int:
@@ -83,7 +126,8 @@ class Vocoder(nn.Module):
 
         Args:
             mel: natural-log mel-spectrograms of the kind that ``vocoder.mel`` makes.
-            seed: fixes the input noise, so that equal inputs give equal audio; ``None`` draws fresh noise.
+            seed: fixes the input noise, so that equal inputs give equal audio; ``None`` draws fresh noise. A frame's
+                noise depends on its place and the batch size, not on how many frames follow.
             chunk_frames: make so many frames at a time, neighbours overlapping by twice ``generator.context_frames``;
                 ``None`` makes the whole at once. Memory grows with it and with the batch: some 200 MB for a chunk
                 of c32.
@@ -98,12 +142,48 @@ class Vocoder(nn.Module):
         if chunk_frames is not None and chunk_frames <= overlap:
             raise ValueError(f"chunk_frames must be more than the overlap of {overlap} frames, or None: {chunk_frames}")
         mel = mel.to(weight.dtype)
-        silence = torch.log(torch.tensor(self.mel.floor)).item()
-        padded = F.pad(mel, (EDGE_FRAMES, EDGE_FRAMES), value=silence)
-        source = None if seed is None else torch.Generator(mel.device).manual_seed(seed)
-        noise = self.generator.draw_noise(padded, source)  # for the whole: the audio does not depend on the chunks
+        padded = F.pad(mel, (EDGE_FRAMES, EDGE_FRAMES), value=self.silence)
+        # Drawn for the whole, so that the audio does not depend on the chunks.
+        noise = FrameNoise(len(mel), self.generator.noise_channels, seed, mel.dtype, mel.device).take(padded.shape[2])
         edge = EDGE_FRAMES * self.generator.hop_length
         return self._in_chunks(padded, noise, chunk_frames)[..., edge:-edge]
+
+    def stream(
+        self, mel_chunks: Iterable[Tensor], seed: int | None = 0, chunk_frames: int = CHUNK_FRAMES
+    ) -> Iterator[Tensor]:
+        """Yield audio as frames come: together, what ``forward`` gives for the whole mel, up to rounding (1e-5).
+
+        A frame's audio is yielded once ``generator.context_frames`` more frames have come (17 for UnivNet's sizes:
+        0.18 s at 24 kHz), the last ones' at the end. Memory does not grow with the length. Each chunk costs
+        the work of twice ``context_frames`` frames on top, so chunks of some dozens of frames cost less than single
+        ones.
+
+        Args:
+            mel_chunks: the mel in pieces (batch, n_mels, frames), of any number of frames each.
+            seed: of the input noise, as in ``forward``.
+            chunk_frames: longer pieces are made so many frames at a time.
+
+        Yields:
+            Audio (batch, 1, samples), at least one sample.
+
+        Raises:
+            ValueError: for a piece of another shape, or chunks no longer than their overlap.
+        """
+        stream = self.open_stream(seed, chunk_frames)
+        for mel in mel_chunks:
+            if (audio := stream.push(mel)).shape[2]:
+                yield audio
+        if (audio := stream.flush()).shape[2]:
+            yield audio
+
+    def open_stream(self, seed: int | None = 0, chunk_frames: int = CHUNK_FRAMES) -> Stream:
+        """Return what :meth:`stream` uses, to ``push`` frames as they come and to ``flush`` at the end."""
+        return Stream(self.generator, seed, EDGE_FRAMES, self.silence, chunk_frames)
+
+    @property
+    def silence(self) -> float:
+        """The value of a mel frame without sound."""
+        return math.log(self.mel.floor)
 
     def _in_chunks(self, mel: Tensor, noise: Tensor, chunk_frames: int | None) -> Tensor:
         frames, hop, context = mel.shape[2], self.generator.hop_length, self.generator.context_frames
@@ -133,15 +213,7 @@ def read_checkpoint(path: str | PathLike[str]) -> dict[str, Any]:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        what = "holds code besides weights and is not loaded" if "global" in str(error).lower() else "is no checkpoint"
-        raise ValueError(f"{path} {what}: give a file that univnet's training wrote") from error
-    except Exception as error:  # torch raises many kinds for a file that is damaged
-        raise ValueError(
-            f"{path} is damaged or no checkpoint: give another file that univnet's training wrote"
-        ) from error
+    checkpoint = read_pickle(path)
     if not isinstance(checkpoint, dict) or not {"univnet", "state_dict"} <= checkpoint.keys():
         raise ValueError(f"{path} is not a checkpoint that univnet's training wrote")
     return checkpoint

@@ -1,5 +1,7 @@
 """What the callbacks give to loggers and keep on disk, against a real trainer on a toy module."""
 
+import os
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -163,20 +165,46 @@ class TestLastCheckpoint:
         assert last["global_step"] == 5
         assert last["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"] == 0  # within the epoch
 
-    def test_a_second_ctrl_c_is_obeyed_at_once_and_the_first_at_the_micro_batchs_end(self) -> None:
-        callback = LastCheckpoint()
-        callback.on_train_batch_start()
-        callback._on_interrupt()
-        with pytest.raises(KeyboardInterrupt):
-            callback._on_interrupt()
+    @pytest.mark.parametrize(("times", "ends"), [(1, [1, 2]), (2, [1])], ids=["first", "second"])
+    def test_a_second_ctrl_c_is_obeyed_at_once_and_the_first_at_the_micro_batchs_end(
+        self, times: int, ends: list[int], tmp_path: Path, loader: DataLoader
+    ) -> None:
+        ended = []
 
-    def test_between_micro_batches_ctrl_c_is_obeyed_at_once(self) -> None:
-        with pytest.raises(KeyboardInterrupt):
-            LastCheckpoint()._on_interrupt()
+        module = univnet()
+
+        def press(*_: Any) -> None:
+            for _ in range(times * (module.global_step == 1)):
+                os.kill(os.getpid(), signal.SIGINT)
+
+        class Note(Callback):
+            def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+                ended.append(trainer.global_step)
+
+        module.generator.register_forward_pre_hook(press)
+        with pytest.raises(SystemExit) as exited:
+            trainer(tmp_path, [Note(), LastCheckpoint()]).fit(module, loader)
+        assert exited.value.code == 128 + signal.SIGINT
+        assert ended == ends
+        last = tmp_path / "checkpoints" / "last.ckpt"
+        assert last.exists() == (times == 1)
+        assert times == 2 or torch.load(last, weights_only=True)["global_step"] == 2
+
+    def test_between_micro_batches_ctrl_c_is_obeyed_at_once(self, tmp_path: Path, loader: DataLoader) -> None:
+        class Stuck(list):
+            def __getitem__(self, index: int) -> Any:
+                if index == 2:
+                    os.kill(os.getpid(), signal.SIGINT)
+                    raise AssertionError("it went on")
+                return super().__getitem__(index)
+
+        stuck = DataLoader(Stuck(loader.dataset), batch_size=None)
+        with pytest.raises(SystemExit) as exited:
+            trainer(tmp_path, [LastCheckpoint()]).fit(univnet(), stuck)
+        assert exited.value.code == 128 + signal.SIGINT
+        assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2
 
     def test_it_gives_ctrl_c_back(self, tmp_path: Path, loader: DataLoader) -> None:
-        import signal
-
         before = signal.getsignal(signal.SIGINT)
         during = []
 

@@ -14,6 +14,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*audio files are resampled.*")
 def make(demo, **options):
     mel = LogMelSpectrogram(16000, n_mels=20)
     options = {"mel": mel, "segment_length": 8192, "batch_size": 8, "num_workers": 0, "check": "header"} | options
+    options = {"epoch": "files"} | options
     return AudioDataModule(None if "manifest" in options else str(demo), **options)
 
 
@@ -128,12 +129,12 @@ def test_manifests_speakers_and_validation_seconds(demo):
 def test_given_mels_reach_the_module(tmp_path, make_audio):
     for name in "abc":
         make_audio(f"{name}.wav", samples=16000)
-        np.save(tmp_path / f"{name}.npy", np.arange(62) * np.ones((20, 1)))
+        np.save(tmp_path / f"{name}.npy", np.arange(62) / 16 * np.ones((20, 1)))
     (tmp_path / "list.csv").write_text("path,mel\n" + "".join(f"{name}.wav,{name}.npy\n" for name in "abc"))
     module = fit(make(tmp_path, manifest=str(tmp_path / "list.csv"), validation=1, batch_size=2))
     steps = module.trained[0]["mel"].diff(dim=-1)
-    assert torch.equal(steps, torch.ones_like(steps))
-    assert torch.equal(module.validated[0]["mel"][0, 0], torch.arange(62.0))
+    assert torch.equal(steps, torch.ones_like(steps) / 16)
+    assert torch.equal(module.validated[0]["mel"][0, 0], torch.arange(62.0) / 16)
 
 
 def test_resampling_and_bad_files_are_said_once(tmp_path, make_audio):

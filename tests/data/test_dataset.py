@@ -88,14 +88,14 @@ def test_short_recordings_are_skipped_on_request(tmp_path, make_audio):
 
 @pytest.fixture
 def with_mels(tmp_path, make_audio):
-    """Two recordings with mels that say which frame is which; one shorter than a segment of 8 frames."""
+    """Two recordings with mels that say which frame is which, in sixteenths; one shorter than a segment of 8 frames."""
     make_audio("a.wav", samples=HOP * 12)
     make_audio("b.wav", samples=HOP * 5)
     files, _ = check_files(scan_folder(tmp_path))
 
     def make(*frames):
         for file, count in zip(files, frames, strict=True):
-            np.save(file.path.with_suffix(".npy"), np.arange(count) * np.ones((20, 1)))
+            np.save(file.path.with_suffix(".npy"), np.arange(count) / 16 * np.ones((20, 1)))
         return [replace(file, mel=file.path.with_suffix(".npy")) for file in files]
 
     return make
@@ -111,11 +111,11 @@ def test_given_mels_are_cut_at_the_same_frames(with_mels, off):
         assert item["mel"].dtype == torch.float32
         first, distance = find(MEL.frames_of(item["context"][None])[0], whole)
         assert distance <= 1e-5
-        assert torch.equal(item["mel"][0], torch.arange(first, first + 8.0))
+        assert torch.equal(item["mel"][0] * 16, torch.arange(first, first + 8.0))
         firsts.add(first)
     assert firsts == set(range(min(12 + off, 12) - 7))
     short, count = dataset[1]["mel"][0], min(5 + off, 5)
-    assert torch.equal(short[:count], torch.arange(float(count)))
+    assert torch.equal(short[:count] * 16, torch.arange(float(count)))
     assert torch.allclose(short[count:], torch.tensor(1e-5).log())
     audio = dataset[1]["context"][:, MEL.context[0] :]
     assert audio[:, : count * HOP].any()

@@ -1,38 +1,16 @@
+import os
 import warnings
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile as sf
 
-from univnet.data.manifest import (
-    AudioFile,
-    check_files,
-    read_manifest,
-    scan_folder,
-    split_files,
-    warn_of_resampling,
-)
+from univnet.data.check import check_files
+from univnet.data.manifest import AudioFile, read_manifest, split_files
+from univnet.data.scan import scan_folder
 
 
 def names(files):
     return [file.name for file in files]
-
-
-def test_scanning_finds_every_format_at_any_depth(tmp_path, make_audio):
-    for name in ("b/2.FLAC", "a.wav", "b/c/1.ogg"):
-        make_audio(name)
-    (tmp_path / "notes.txt").write_text("no audio")
-    assert names(scan_folder(tmp_path)) == ["a.wav", "b/2.FLAC", "b/c/1.ogg"]
-
-
-def test_empty_and_missing_places_are_named(tmp_path):
-    with pytest.raises(ValueError, match=f"{tmp_path} holds no"):
-        scan_folder(tmp_path)
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        scan_folder(tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        read_manifest(tmp_path / "nowhere.tsv")
 
 
 @pytest.mark.parametrize("comma", [",", "\t"])
@@ -60,6 +38,11 @@ def test_manifest_mistakes(tmp_path, text, message):
         read_manifest(tmp_path / "list.csv")
 
 
+def test_a_missing_manifest_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        read_manifest(tmp_path / "nowhere.tsv")
+
+
 def test_demo_is_complete(demo):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -69,66 +52,6 @@ def test_demo_is_complete(demo):
     assert 240 < sum(file.seconds for file in files) < 360
     assert {file.sample_rate for file in files} == {16000}
     assert "Nickolay V. Shmyrev" in (demo / "LICENSE.txt").read_text()
-
-
-@pytest.fixture
-def bad_folder(tmp_path, make_audio) -> Path:
-    """Two good files, and one or two of each bad kind."""
-    make_audio("good.flac", samples=16000)
-    make_audio("good_stereo.wav", samples=24000, channels=2, rate=24000)
-    for name in ("cut.wav", "cut.flac"):
-        path = make_audio(name, samples=32000)
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    (tmp_path / "text.wav").write_text("not audio")
-    (tmp_path / "zero.wav").write_bytes(b"")
-    sf.write(tmp_path / "empty.wav", np.zeros(0), 16000)
-    sf.write(tmp_path / "silent.wav", np.full(16000, 5e-5), 16000)
-    for name, value in (("nan.wav", np.nan), ("inf.wav", np.inf)):
-        sf.write(tmp_path / name, np.r_[np.ones(1000) / 2, value], 16000, subtype="FLOAT")
-    return tmp_path
-
-
-def test_bad_files_are_left_out_and_counted(bad_folder):
-    listed = [*scan_folder(bad_folder), AudioFile(bad_folder / "gone.wav", "gone.wav")]
-    listed.append(AudioFile(bad_folder / "good.flac", "no mel", mel=bad_folder / "gone.npy"))
-    with pytest.warns(UserWarning, match=r"10 of 12 audio files are left out") as caught:
-        kept, dropped = check_files(listed)
-    assert [(file.name, file.samples, file.sample_rate) for file in kept] == [
-        ("good.flac", 16000, 16000),
-        ("good_stereo.wav", 24000, 24000),
-    ]
-    assert {reason: names(files) for reason, files in dropped.items()} == {
-        "truncated": ["cut.flac", "cut.wav"],
-        "empty": ["empty.wav"],
-        "with NaN or infinity": ["inf.wav", "nan.wav"],
-        "silent": ["silent.wav"],
-        "unreadable": ["text.wav", "zero.wav"],
-        "missing": ["gone.wav"],
-        "without their mel file": ["no mel"],
-    }
-    assert len(caught) == 1
-    assert "2 truncated, for example" in str(caught[0].message)
-    assert "cut.flac" in str(caught[0].message)
-
-
-def test_headers_alone(bad_folder):
-    with pytest.warns(UserWarning, match="4 of 10"):
-        kept, _ = check_files(scan_folder(bad_folder), check="header")
-    assert {"cut.flac", "silent.wav", "nan.wav", "inf.wav"} < set(names(kept))
-
-
-def test_no_file_left_is_an_error(tmp_path):
-    (tmp_path / "text.wav").write_text("not audio")
-    with pytest.raises(ValueError, match=r"None of the 1 audio files can be used: 1 unreadable, for example .*text"):
-        check_files(scan_folder(tmp_path))
-
-
-def test_a_streamed_wav_is_whole(tmp_path, make_audio):
-    path = make_audio("streamed.wav")  # as ffmpeg writes into a pipe: the length in the header means nothing
-    data = bytearray(path.read_bytes())
-    data[data.find(b"data") + 4 :][:4] = data[4:8] = b"\xff\xff\xff\xff"
-    path.write_bytes(data)
-    assert check_files(scan_folder(tmp_path))[0][0].samples == 16000
 
 
 def listing(count: int) -> list[AudioFile]:
@@ -158,10 +81,67 @@ def test_split_sizes():
             split_files(listing(10), wrong)
 
 
-def test_resampling_is_said_once():
-    files = [*listing(2), AudioFile(Path("a"), "a", samples=1, sample_rate=44100)]
-    with pytest.warns(UserWarning, match=r"3 audio files are resampled to 24000 Hz .*2 from 16000 Hz, 1 from 44100 Hz"):
-        warn_of_resampling(files, 24000)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        warn_of_resampling(listing(2), 16000)
+ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1", "cp1252"]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_any_encoding_that_is_certain_is_read(tmp_path, make_audio, encoding, newline):
+    make_audio("café/a.wav")
+    make_audio("b.wav")
+    rows = newline.join(["path,speaker", "café/a.wav,Zoë", "b.wav,anna", ""])
+    (tmp_path / "list.csv").write_bytes(rows.encode(encoding))
+    files = read_manifest(tmp_path / "list.csv")
+    assert names(files) == ["café/a.wav", "b.wav"]
+    assert [file.speaker for file in files] == ["Zoë", "anna"]
+    assert len(check_files(files)[0]) == 2
+
+
+def test_a_list_of_names_that_are_not_utf8(tmp_path, make_audio):
+    os.rename(make_audio("a.wav"), os.fsencode(tmp_path) + b"/caf\xe9.wav")
+    (tmp_path / "list.csv").write_bytes(b"path\ncaf\xe9.wav\n")
+    files = read_manifest(tmp_path / "list.csv")
+    assert names(files) == ["caf\\xe9.wav"]
+    assert len(check_files(files)[0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"path\na.wav\nb\xe9.wav\n", r"not UTF-8 text \(line 3\).*save it as UTF-8"),
+        (b"path\na\0.wav\n", "not UTF-8 text .there are zero bytes"),
+        (b"\xff\xfep\0a\0t\0h", "not UTF-8 text .nor the utf-16"),
+        (b"\xff\xfep\0a\0t\0h\0\xd8", "not UTF-8 text .nor the utf-16"),
+        (b"RIFF\xff\xff\xff\xffWAVEfmt \0\0\0", "not UTF-8 text"),
+        (b"path\n" + b"x" * 200_000 + b"\n", "no table that can be read .after line 1: field larger"),
+        (b"x" * 200_000 + b"\n", "no table that can be read"),
+        (b'path\n"' + b"a.wav\n" * 40_000, "no table that can be read"),
+    ],
+)
+def test_tables_that_are_none_are_named(tmp_path, data, message):
+    (tmp_path / "list.csv").write_bytes(data)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_manifest(tmp_path / "list.csv")
+    assert str(tmp_path / "list.csv") in str(caught.value)
+    assert len(str(caught.value)) < 1000
+
+
+def test_an_enormous_table_is_refused_unread(tmp_path):
+    with open(tmp_path / "list.csv", "wb") as file:
+        file.truncate(2**40)  # a hole: it takes no room
+    with pytest.raises(ValueError, match="over 256 MiB"):
+        read_manifest(tmp_path / "list.csv")
+
+
+def test_paths_that_no_file_can_have_are_missing(tmp_path, make_audio):
+    make_audio("a.wav")
+    (tmp_path / "list.csv").write_text("path\n" + "n" * 5000 + ".wav\n.\na.wav\n")
+    with pytest.warns(UserWarning, match="2 missing"):
+        assert names(check_files(read_manifest(tmp_path / "list.csv"))[0]) == ["a.wav"]
+
+
+def test_rows_that_repeat_others_are_left_out(tmp_path):
+    (tmp_path / "list.csv").write_text("path,mel\na.wav,1.npy\n./a.wav,1.npy\na.wav,2.npy\nb/../a.wav,2.npy\n")
+    with pytest.warns(UserWarning, match="2 rows of .*list.csv repeat others"):
+        files = read_manifest(tmp_path / "list.csv")
+    assert [file.mel.name for file in files] == ["1.npy", "2.npy"]

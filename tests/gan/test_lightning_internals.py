@@ -20,6 +20,7 @@ from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from support.resuming import MemoryLogger
 from support.toy import ToyGAN, quiet_trainer, toy_loader
 
+from univnet.gan import Updates
 from univnet.gan import lightning_internals as internals
 
 
@@ -40,11 +41,13 @@ NAMES = {
     "LightningModule._on_before_batch_transfer": (LightningModule, "on_device"),
     "Trainer._data_connector": (trainer, "prepare_data, parts_with_state"),
     "Trainer._checkpoint_connector": (trainer, "parts_with_state"),
-    "Trainer._logger_connector": (trainer, "start_from_fresh_loops"),
+    "Trainer._logger_connector": (trainer, "start_from_fresh_loops, log_at_updates"),
     "Trainer._val_check_time_interval": (trainer, "validate_by_epochs_alone"),
     "_FitLoop._combined_loader": (fit_loop, "training_loaders"),
     "_FitLoop._data_fetcher": (fit_loop, "validation_is_due"),
-    "_TrainingEpochLoop._batches_that_stepped": (epoch_loop, "set_logging_step"),
+    "_TrainingEpochLoop._batches_that_stepped": (epoch_loop, "log_at_updates"),
+    "_LoggerConnector._first_loop_iter": (lambda: trainer()._logger_connector, "log_at_updates"),
+    "_ResultCollection._forked_name": (lambda: epoch_loop()._results, "log_at_updates"),
     "_TrainingEpochLoop._should_check_val_fx": (epoch_loop, "validation_is_due, _DueEpochLoop"),
     "_EvaluationLoop._data_source": (lambda: epoch_loop().val_loop, "validation_loaders, parts_with_state"),
     "CombinedLoader._mode": (lambda: CombinedLoader([]), "combination_mode"),
@@ -75,22 +78,27 @@ def test_the_names_that_are_written_are_the_ones_that_the_constructor_writes() -
         assert hasattr(strategy, name), f"DDPStrategy.{name} is gone: hidden_group must hide something else"
 
 
-class LogsEverywhere(Callback):
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
-        pl_module.log("there", 1.0)
-
-
-def test_the_step_set_is_the_step_logged_at(tmp_path: Path) -> None:
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_what_any_hook_logs_lies_at_the_updates_made_by_then(tmp_path: Path, accumulate: int) -> None:
     logger = MemoryLogger()
 
-    class Set(LogsEverywhere):
-        def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *rest: Any) -> None:
-            super().on_train_batch_end(trainer, pl_module, *rest)
-            internals.set_logging_step(trainer, 100 + trainer.fit_loop.total_batch_idx)
+    class LogsEverywhere(Callback):
+        def on_train_batch_start(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+            trainer._logger_connector.log_metrics({"direct": torch.tensor(trainer.global_step)})
+            pl_module.log("before", float(trainer.global_step))
+            pl_module.log("forked", float(trainer.global_step), on_step=True, on_epoch=True)
 
-    fitting = quiet_trainer(tmp_path, max_epochs=1, logger=logger, log_every_n_steps=1, callbacks=[Set()])
-    fitting.fit(ToyGAN(), toy_loader(12, batch_size=4))
-    assert [step for step, row in logger.rows if "there" in row] == [100, 101, 102]
+        def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+            trainer._logger_connector.log_metrics({"direct": torch.tensor(trainer.global_step)})
+            pl_module.log("after", float(trainer.global_step))
+
+    options: dict[str, Any] = {"logger": logger, "log_every_n_steps": 1, "callbacks": [LogsEverywhere()]}
+    quiet_trainer(tmp_path, max_epochs=2, **options).fit(ToyGAN(Updates(accumulate)), toy_loader(16))
+    for name in ("direct", "before", "forked_step", "after"):
+        rows = [(step, row[name]) for step, row in logger.rows if name in row]
+        assert len(rows) == (16 if name == "direct" else 8), name
+        assert all(step == value for step, value in rows), (name, rows)
+    assert [step for step, row in logger.rows if "forked_epoch" in row] == [4, 8] if accumulate == 1 else [2, 4]
 
 
 def test_the_module_knows_its_trainer_only_while_attached(tmp_path: Path) -> None:

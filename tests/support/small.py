@@ -69,6 +69,7 @@ def write_config(folder: Path, clips: int, demo: Path) -> Path:
         "data": {
             "root": str(speech),
             "segment_length": 2048,
+            "epoch": "files",  # as many micro-batches as the tests count on
             "batch_size": 1,
             "num_workers": 0,
             "validation": 2,

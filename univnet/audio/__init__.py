@@ -1,6 +1,18 @@
 """The mel-spectrogram, and reading, resampling and writing of audio files."""
 
-from univnet.audio.io import audio_length, read_segment, resampled_length, write_audio
+from univnet.audio.formats import MelFormat
+from univnet.audio.io import AudioReader, audio_length, read_segment, shown
 from univnet.audio.mel import LogMelSpectrogram
+from univnet.audio.resampling import resampled_length
+from univnet.audio.writing import write_audio
 
-__all__ = ["LogMelSpectrogram", "audio_length", "read_segment", "resampled_length", "write_audio"]
+__all__ = [
+    "AudioReader",
+    "LogMelSpectrogram",
+    "MelFormat",
+    "audio_length",
+    "read_segment",
+    "resampled_length",
+    "shown",
+    "write_audio",
+]

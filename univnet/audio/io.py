@@ -1,49 +1,201 @@
-"""Reading parts of audio files at the rate that is wanted, and writing audio whole or not at all."""
+"""Reading parts of audio files at the rate that is wanted."""
 
 import os
-from math import ceil, gcd
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 import soundfile as sf
 import torch
 from torch import Tensor
-from torchaudio.functional import resample
 
-_FILTER_WIDTH = 6  # zero crossings of the resampling filter, torchaudio's `lowpass_filter_width`
-_ROLLOFF = 0.99
+from univnet.audio.resampling import Resampling, resampled_length
+
 _INEXACT_SEEK = ("OGG", "MP3")  # libsndfile 1.2.2 lands up to some hundred samples off in Vorbis, and unprimed in Opus
-_BLOCK = 1 << 20  # frames
+_VALUES = 1 << 20  # decoded at a time, over all channels
+_PIECE = 1 << 20  # samples resampled at a time
 
 
-def resampled_length(samples: int, from_rate: int, to_rate: int) -> int:
-    """Number of samples that `torchaudio.functional.resample` makes of `samples`: ceil(samples·to / from)."""
-    return -(-samples * to_rate // from_rate)
+class UnreadableAudioError(ValueError):
+    """A file that is no audio, or of a kind that libsndfile does not decode."""
 
 
-def audio_length(path: str | Path, sample_rate: int) -> int:
+class TruncatedAudioError(ValueError):
+    """A file that ends, or cannot be decoded any further, before its header says."""
+
+
+class AudioReader:
+    """An audio file, open for reading any part of it as mono float32 at one sample rate.
+
+    Parts equal those of the whole file resampled with `torchaudio.functional.resample` (to 1e-6; for a pair of rates
+    without a small ratio, of float64 audio: there torchaudio's float32 errs by 1e-4). Several channels are averaged.
+    Reading on from where the last part ended decodes nothing twice. No more than a part is held in memory.
+
+    Args:
+        path: WAV, FLAC, OGG (Vorbis, Opus), MP3, AIFF, or what else libsndfile reads.
+        sample_rate: of what is read, in Hz; default: the file's own.
+        offset: is subtracted from every sample.
+        gain: then multiplies every sample.
+        own_rate: Hz, to take the file's samples to be at, in place of the rate in its header.
+        see: is called with all that is decoded, (frames, channels), as it is in the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UnreadableAudioError: the file is not audio that libsndfile reads.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        sample_rate: int | None = None,
+        offset: float = 0.0,
+        gain: float = 1.0,
+        own_rate: int | None = None,
+        see: Callable[[np.ndarray], None] | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self._offset, self._gain, self._see = offset, gain, see
+        self._open()
+        self.frames, self.own_rate = self.file.frames, own_rate or self.file.samplerate
+        self.sample_rate = sample_rate or self.own_rate
+        self.length = resampled_length(self.frames, self.own_rate, self.sample_rate)
+        self._resampling = Resampling(self.own_rate, self.sample_rate)
+
+    def _open(self) -> None:
+        if not os.path.isfile(self.path):
+            raise FileNotFoundError(f"There is no audio file {shown(self.path)}.")
+        try:
+            self.file = sf.SoundFile(os.fsencode(self.path))  # bytes, for names that are not UTF-8
+        except (sf.SoundFileError, TypeError) as error:  # TypeError: audio without a header
+            why = getattr(error, "error_string", "") or "it has no header that names its format"
+            raise UnreadableAudioError(f"{shown(self.path)} is not readable audio: {why.rstrip('.')}.") from error
+        seeks = self.file.seekable() and self.file.format not in _INEXACT_SEEK
+        self._seeks = seeks and not self.file.subtype.startswith("MPEG")
+        self._at = 0  # the frame that is decoded next
+        self._last = (0, np.zeros(0, np.float32))  # what was decoded last, and where it begins
+
+    def __enter__(self) -> "AudioReader":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.file.close()
+
+    def read(self, start: int, length: int) -> Tensor:
+        """Samples start … start + length, as (1, length).
+
+        A format in which libsndfile does not seek exactly is decoded from its first sample on: convert a large corpus
+        of such files to FLAC.
+
+        Raises:
+            TruncatedAudioError: the file ends before its header says.
+            ValueError: the file has no such samples.
+        """
+        if start < 0 or length < 0 or start + length > self.length:
+            raise ValueError(
+                f"{shown(self.path)} has {self.length} samples at {self.sample_rate} Hz: cannot read {length} from "
+                f"sample {start} on."
+            )
+        pieces = [torch.zeros(1, 0)]
+        for low in range(start, start + length, _PIECE):
+            high = min(low + _PIECE, start + length)
+            first, last = self._resampling.needs(low, high)
+            own = torch.from_numpy(self._own(first, max(first, min(last, self.frames)))[None])
+            pieces.append(self._resampling(own, first, low, high))
+        return torch.cat(pieces, 1)
+
+    def parts(self) -> Iterator[Tensor]:
+        """The whole file, in parts (1, samples) of about a million samples."""
+        for start in range(0, self.length, _PIECE):
+            yield self.read(start, min(_PIECE, self.length - start))
+
+    def _own(self, start: int, stop: int) -> np.ndarray:
+        """Frames start … stop at the file's own rate."""
+        begin, last = self._last
+        kept = last[start - begin : stop - begin] if begin <= start <= self._at else last[:0]
+        if len(kept) < stop - start:
+            if not len(kept):
+                self._go_to(start)
+            kept = np.concatenate([kept, *self._decoded(stop - start - len(kept))])
+            self._last = (start, kept)
+        return kept
+
+    def _go_to(self, frame: int) -> None:
+        if self._at == frame:
+            return
+        try:
+            if self._seeks:
+                self._at = self.file.seek(frame)
+                return
+            if frame < self._at:
+                self.file.close()
+                self._open()
+            for _ in self._decoded(frame - self._at):
+                pass
+        except sf.SoundFileError as error:
+            raise self._truncated() from error
+
+    def _decoded(self, frames: int) -> Iterator[np.ndarray]:
+        """The next `frames` frames as mono, some at a time."""
+        stop, some = self._at + frames, max(1, _VALUES // self.file.channels)
+        while self._at < stop:
+            wanted = min(some, stop - self._at)
+            try:
+                block = self.file.read(wanted, dtype="float32", always_2d=True)
+            except sf.SoundFileError as error:
+                raise self._truncated() from error
+            self._at += len(block)
+            if self._see is not None:
+                self._see(block)
+            if len(block) < wanted:
+                raise self._truncated()
+            yield self._mono(block)
+
+    def _mono(self, block: np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore", invalid="ignore"):  # values that explode are for the caller to judge
+            mono = block.mean(axis=1)
+            if self._offset or self._gain != 1:
+                mono = (mono - np.float32(self._offset)) * np.float32(self._gain)
+        return mono
+
+    def _truncated(self) -> TruncatedAudioError:
+        return TruncatedAudioError(
+            f"{shown(self.path)} cannot be read beyond frame {self._at} of {self.frames}: it is truncated or damaged."
+        )
+
+
+def audio_length(path: str | os.PathLike[str], sample_rate: int) -> int:
     """Length of a file in samples at `sample_rate`, from its header.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not audio that libsndfile reads.
+        UnreadableAudioError: the file is not audio that libsndfile reads.
     """
-    with _open(path) as file:
-        return resampled_length(file.frames, file.samplerate, sample_rate)
+    with AudioReader(path, sample_rate) as audio:
+        return audio.length
 
 
-def read_segment(path: str | Path, start: int, length: int, sample_rate: int) -> Tensor:
-    """Part of a file as mono float32 at `sample_rate`, reading no more than that part.
-
-    The result equals samples start … start + length of the whole file resampled with
-    `torchaudio.functional.resample` (to 1e-6). Several channels are averaged. OGG is decoded from its first
-    sample on, because libsndfile does not seek in it exactly: convert a large OGG corpus to FLAC.
+def read_segment(
+    path: str | os.PathLike[str],
+    start: int,
+    length: int,
+    sample_rate: int,
+    offset: float = 0.0,
+    gain: float = 1.0,
+    own_rate: int | None = None,
+) -> Tensor:
+    """Part of a file as mono float32 at `sample_rate`, reading no more than that part (see `AudioReader`).
 
     Args:
         path: WAV, FLAC, OGG, or what else libsndfile reads.
         start: first sample, counted at `sample_rate`.
         length: number of samples at `sample_rate`.
         sample_rate: Hz, of the result.
+        offset: is subtracted from every sample.
+        gain: then multiplies every sample.
+        own_rate: Hz, to take the file's samples to be at, in place of the rate in its header.
 
     Returns:
         (1, length)
@@ -52,75 +204,10 @@ def read_segment(path: str | Path, start: int, length: int, sample_rate: int) ->
         FileNotFoundError: there is no such file.
         ValueError: the file is unreadable, or has no such samples.
     """
-    with _open(path) as file:
-        total = resampled_length(file.frames, file.samplerate, sample_rate)
-        if start < 0 or length < 0 or start + length > total:
-            raise ValueError(
-                f"{path} has {total} samples at {sample_rate} Hz: cannot read {length} from sample {start} on."
-            )
-        if file.samplerate == sample_rate:
-            return _read(file, start, start + length)
-        # `old` samples become `new`: read whole such blocks, and as many around them as the filter reaches
-        divisor = gcd(file.samplerate, sample_rate)
-        old, new = file.samplerate // divisor, sample_rate // divisor
-        reach = ceil(ceil(_FILTER_WIDTH * old / (min(old, new) * _ROLLOFF)) / old)
-        first = max(0, start // new - reach)
-        last = -(-(start + length) // new) + reach
-        audio = _read(file, first * old, min(last * old, file.frames))
-    audio = resample(audio, old, new, lowpass_filter_width=_FILTER_WIDTH, rolloff=_ROLLOFF)
-    return audio[:, start - first * new :][:, :length]
+    with AudioReader(path, sample_rate, offset, gain, own_rate) as audio:
+        return audio.read(start, length)
 
 
-def write_audio(path: str | Path, audio: Tensor, sample_rate: int) -> None:
-    """Write mono 16-bit WAV; the file appears complete or not at all.
-
-    Args:
-        path: the file; its folder is made if missing, an older file is replaced.
-        audio: (samples,) or (1, samples); clipped to [−1, 1].
-        sample_rate: Hz.
-
-    Raises:
-        ValueError: the audio is not mono, or not finite.
-    """
-    samples = audio.detach().float().cpu().numpy()
-    if samples.ndim == 2 and samples.shape[0] == 1:
-        samples = samples[0]
-    if samples.ndim != 1:
-        raise ValueError(f"{path}: audio must have the shape (samples,) or (1, samples), got {tuple(audio.shape)}.")
-    if not np.isfinite(samples).all():
-        raise ValueError(f"{path}: the audio holds NaN or infinity and is not written.")
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        sf.write(unfinished, samples.clip(-1, 1), sample_rate, subtype="PCM_16", format="WAV")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def _open(path: str | Path) -> sf.SoundFile:
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"There is no audio file {path}.")
-    try:
-        return sf.SoundFile(path)
-    except sf.LibsndfileError as error:
-        raise ValueError(f"{path} is not readable audio: {error}") from error
-
-
-def _read(file: sf.SoundFile, start: int, stop: int) -> Tensor:
-    """Frames start … stop at the file's own rate, as (1, stop − start)."""
-    try:
-        if file.format in _INEXACT_SEEK:
-            for skipped in range(0, start, _BLOCK):
-                file.read(min(_BLOCK, start - skipped), dtype="float32")
-        else:
-            file.seek(start)
-        audio = file.read(stop - start, dtype="float32", always_2d=True)
-    except sf.LibsndfileError as error:
-        raise ValueError(
-            f"{file.name} cannot be read from frame {start} on: {error.error_string or 'decoding failed'}"
-        ) from error
-    if len(audio) < stop - start:
-        raise ValueError(f"{file.name} ends at frame {start + len(audio)} of {file.frames}: it is truncated.")
-    return torch.from_numpy(audio.mean(axis=1)[None])
+def shown(path: str | os.PathLike[str]) -> str:
+    """A path as it can be printed, logged and saved: bytes of a name that are not UTF-8 as `\\\\xe9`."""
+    return os.fsencode(path).decode(errors="backslashreplace")

@@ -1,6 +1,6 @@
 """Pictures of mel-spectrograms, drawn without a display."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,5 +32,16 @@ def mel_picture(real: np.ndarray, generated: np.ndarray, mel: Mapping[str, Any],
         ax.set_title(name, loc="left", fontsize=10)
         figure.colorbar(image, ax=ax, label="natural log", pad=0.01)
     ax.set_xlabel("seconds")
+    figure.suptitle(title)
+    return figure
+
+
+def histograms(values: Mapping[str, Sequence[float]], title: str = "") -> Figure:
+    """Draw how often which values occur, one histogram for each name, side by side."""
+    figure = Figure(figsize=(3.6 * len(values), 2.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    for ax, (name, numbers) in zip(figure.subplots(1, len(values), squeeze=False)[0], values.items(), strict=True):
+        ax.hist(np.asarray(numbers, dtype=float), bins=50)
+        ax.set_xlabel(name)
     figure.suptitle(title)
     return figure

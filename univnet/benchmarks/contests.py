@@ -160,8 +160,9 @@ def our_step(
         with precision():
             fake = module.generate(batch)
             with frozen(list(module.discriminator.parameters())):
-                loss = module.generator_loss(batch, fake)["loss"]
-        loss.backward()
+                terms = module.generator_loss(batch, fake)
+        assert terms is not None
+        terms["loss"].backward()
         with precision():
             losses = module.discriminator_loss(batch, fake.detach())
         assert losses is not None

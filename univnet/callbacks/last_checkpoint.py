@@ -1,21 +1,33 @@
-"""The newest state of a run, always in one file."""
+"""The newest state of a run, always in one file, and an end in good order when a signal asks for one."""
 
 import signal
-import threading
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
+
+from univnet.common.lock import FolderLock
+from univnet.gan.endurance.newest import newest_whole
+from univnet.gan.endurance.ranks import RankLostError, Ranks
+from univnet.gan.endurance.signals import Stopped, StopSignals, requeue
+from univnet.gan.lightning_internals import leave_signals, requeue_signal, validation_is_due
 
 
 class LastCheckpoint(Checkpoint):
     """Keep ``last.ckpt`` beside the run's other checkpoints, to go on from with ``--ckpt_path last``.
 
-    Written after every so many generator updates, after every validation, when training ends, and when it is
-    interrupted (Ctrl-C or SIGTERM, in a run of one process). It always holds the state between two micro-batches:
-    Ctrl-C within one takes effect at its end, a second Ctrl-C at once and without saving.
+    Written after every so many generator updates, before and after every validation, when training ends, and when it
+    is stopped. It always holds the state at the end of a micro-batch.
+
+    SIGTERM, Ctrl-C, SIGUSR1 and SIGHUP stop the run at the end of the micro-batch under way (on all ranks at the same
+    one), or at once within a validation, which is then due after the resume, and while the next micro-batch is waited
+    for. The exit status is 128 and the signal's number. A second Ctrl-C ends the run at once and without saving. Under
+    SLURM the signal that Lightning's ``SLURMEnvironment`` names (SIGUSR1) also puts the job into the queue again.
+
+    The folder is locked meanwhile: another run that would write there is refused.
 
     Args:
         every_n_train_steps: generator updates between two writings.
@@ -28,49 +40,110 @@ class LastCheckpoint(Checkpoint):
         if every_n_train_steps < 1:
             raise ValueError(f"checkpoint_last.every_n_train_steps must be at least 1, got {every_n_train_steps}")
         self.every_n_train_steps = every_n_train_steps
-        self._saved: tuple[int, int] | None = None
-        self._within = self._asked = False
-        self._usual: Any = None
-        self._progress: Any = None
+        self._saved: tuple[int, int] | None = None  # the place at which the file was written, or that it was read at
+        self._began = self._told_to_end = False
+        self._waits = False  # for the next micro-batch: the state is one to save
+        self._signals = StopSignals()
+        self._ranks: Ranks | None = None
+        self._lock: FolderLock | None = None
+
+    # From hook to hook
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Lock the folder and take the signals over."""
+        if stage != "fit":
+            return
+        self._began, self._waits, self._told_to_end, self._ranks = False, False, False, None
+        file = _file(trainer)  # asked for on every rank
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._lock = FolderLock(file.parent)
+            self._lock.acquire()
+        requeues = requeue_signal(trainer)
+        self._signals = StopSignals(() if requeues is None else (requeues,))
+        self._signals.install()
+        leave_signals(trainer, self._signals.restore)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take over Ctrl-C."""
-        self._saved, self._within, self._asked = _place(trainer), False, False
-        self._progress = trainer.fit_loop.epoch_loop.batch_progress.current
-        if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
-            self._usual = signal.signal(signal.SIGINT, self._on_interrupt)
+        """Note where the run begins, and meet the other ranks."""
+        resumed = trainer.ckpt_path
+        as_on_disk = not resumed or Path(resumed).absolute() == _file(trainer).absolute()
+        self._began, self._saved = True, _place(trainer) if as_on_disk else None
+        if trainer.world_size > 1:
+            self._ranks = Ranks()
+        self._signals.obey()
+        self._signals.at_once = False
 
-    def on_train_batch_start(self, *_: Any) -> None:
-        """Note that the state is not one to save."""
-        self._within = True
+    def on_fetch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From here to the micro-batch's beginning a signal has nothing to wait for, with one rank."""
+        self._waits = True
+        if self._ranks is None:
+            self._signals.at_once = True
+            self._signals.obey()
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        """Note that the state is not one to save, and ask the other ranks whether to stop after this micro-batch."""
+        self._waits = self._signals.at_once = False
+        if self._ranks is not None:
+            self._ranks.ask(self._signals.asked)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Save where it is due, and stop where Ctrl-C asked for it."""
+        """Note whether the run was told to end by now, as the other callbacks know it."""
+        self._told_to_end = trainer.should_stop
+
+    def on_micro_batch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save where it is due, and stop where a signal asks for it."""
+        stop = self._signals.asked if self._ranks is None else self._ranks.answer()
         step, at = trainer.global_step, self._saved[0] if self._saved else 0
         due = step != at and step % self.every_n_train_steps == 0
-        if due or self._asked or trainer.should_stop or step == trainer.max_steps:
+        ends = trainer.should_stop or step == trainer.max_steps
+        if due or stop or ends or validation_is_due(trainer):
             self._save(trainer)
-        self._within = False
-        if self._asked:
-            raise KeyboardInterrupt
+        if stop:
+            raise Stopped(stop)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From here to its end a signal has nothing to wait for: what there is to save is saved."""
+        self._signals.at_once = True
+        self._signals.obey()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save, so that this file is never behind the best one."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._signals.at_once = False
             self._save(trainer, anew=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save what is not saved yet; anew it would be the state after an epoch that may have been cut short."""
-        self._save(trainer)
-        self._give_back()
+        """Save what is not saved yet, which averages of a run that a validation has ended are not."""
+        self._save(trainer, anew=trainer.should_stop and not self._told_to_end)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Unlock the folder."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save if the state is one to save: what failed between two micro-batches, a loader say, has not spoilt it."""
-        self._give_back()
-        whole = self._at_rest or (self._asked and not self._within)
-        if whole and self._saved is not None and trainer.world_size == 1:
+        """Save if the state is one to save: what failed between two micro-batches, a loader say, has not spoilt it.
+
+        Raises:
+            RankLostError: the exception is what followed from another rank's death.
+        """
+        self._signals.obeyed()
+        stopped = exception if isinstance(exception, Stopped) else None
+        if self._waits and self._ranks is None and (stopped is None or stopped.whole):
             self._save(trainer)
-            rank_zero_info(f"Saved {_file(trainer)} at update {trainer.global_step}: go on with --ckpt_path last")
+        try:
+            if stopped is not None:
+                self._say_goodbye(trainer, stopped)
+            elif self._ranks is not None and (lost := self._ranks.lost(exception)):
+                self._signals.restore()
+                raise RankLostError(f"{lost}, and training cannot go on without: {_go_on(trainer)}") from exception
+            elif self._began:
+                rank_zero_info(f"univnet: {_go_on(trainer)}")
+        finally:
+            self.teardown(trainer, pl_module, "fit")
+
+    # The parts
 
     def _save(self, trainer: Trainer, anew: bool = False) -> None:
         tried_out = trainer.fast_dev_run  # type: ignore[attr-defined]
@@ -79,25 +152,21 @@ class LastCheckpoint(Checkpoint):
         trainer.save_checkpoint(_file(trainer), weights_only=False)
         self._saved = _place(trainer)
 
-    def _on_interrupt(self, *_: Any) -> None:
-        if self._at_rest or self._asked:
-            raise KeyboardInterrupt
-        self._asked = True
-
-    @property
-    def _at_rest(self) -> bool:
-        """Whether no micro-batch is under way, by Lightning's count: from before its first hook to after its last."""
-        done = self._progress
-        return not self._within and (done is None or done.ready == done.completed)
-
-    def _give_back(self) -> None:
-        if self._usual is not None:
-            signal.signal(signal.SIGINT, self._usual)
-            self._usual = None
+    def _say_goodbye(self, trainer: Trainer, stopped: Stopped) -> None:
+        name = signal.Signals(stopped.signal).name
+        if self._ranks is not None and trainer.validating:  # where ranks do not ask each other
+            self._ranks.pass_on(signal.SIGTERM if stopped.signal == signal.SIGINT else stopped.signal)
+        where = _go_on(trainer) if self._began else "nothing was trained yet"
+        rank_zero_info(f"univnet: stopped by {name}: {where}")
+        if stopped.signal == requeue_signal(trainer) and trainer.is_global_zero:
+            rank_zero_info(f"univnet: {requeue()}")
+        environment = getattr(trainer.strategy, "cluster_environment", None)
+        if isinstance(environment, LightningEnvironment) and trainer.local_rank:
+            stopped.code = 0  # to Lightning, which has started this rank, another status is a crash: it kills them all
 
 
 def _place(trainer: Trainer) -> tuple[int, int]:
-    return trainer.global_step, trainer.fit_loop.epoch_loop.total_batch_idx
+    return trainer.global_step, trainer.fit_loop.epoch_loop.batch_progress.total.completed
 
 
 def _file(trainer: Trainer) -> Path:
@@ -105,3 +174,13 @@ def _file(trainer: Trainer) -> Path:
         if isinstance(other, ModelCheckpoint) and other.dirpath:
             return Path(other.dirpath, "last.ckpt")
     return Path(trainer.log_dir or trainer.default_root_dir, "checkpoints", "last.ckpt")
+
+
+def _go_on(trainer: Trainer) -> str:
+    """Return how to go on, with what the folder holds."""
+    file = _file(trainer)
+    whole = newest_whole(file.parent.glob("*.ckpt"))
+    if whole is None:
+        return f"there is no checkpoint in {file.parent} yet: start again"
+    how = "--ckpt_path last" if whole.path == file else f"--ckpt_path {whole.path}"
+    return f"{whole.path} is of update {whole.steps}: go on with {how}"

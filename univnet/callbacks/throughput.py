@@ -7,6 +7,20 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 
+def sample_rate_of(pl_module: LightningModule, callback: Callback) -> int:
+    """Return the module's ``sample_rate`` in Hz, for a callback that needs one.
+
+    Raises:
+        MisconfigurationException: if the module has none.
+    """
+    if not hasattr(pl_module, "sample_rate"):
+        raise MisconfigurationException(
+            f"{type(callback).__name__} counts seconds: set {type(pl_module).__name__}.sample_rate to the samples per "
+            f"second"
+        )
+    return cast(int, pl_module.sample_rate)
+
+
 class AudioThroughput(Callback):
     """Log ``throughput/audio_seconds_per_second``: seconds of audio trained per second of wall time, all ranks.
 
@@ -26,10 +40,7 @@ class AudioThroughput(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse a module without a sample rate."""
-        if not hasattr(pl_module, "sample_rate"):
-            raise MisconfigurationException(
-                f"AudioThroughput counts seconds: set {type(pl_module).__name__}.sample_rate to the samples per second"
-            )
+        sample_rate_of(pl_module, self)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
@@ -48,7 +59,7 @@ class AudioThroughput(Callback):
         step, every = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
         if not every or step % every or step == self._logged_at:
             return
-        seconds = self._samples * trainer.world_size / cast(int, pl_module.sample_rate)
+        seconds = self._samples * trainer.world_size / sample_rate_of(pl_module, self)
         speed = seconds / (time.perf_counter() - self._since)
         for logger in trainer.loggers:
             logger.log_metrics({"throughput/audio_seconds_per_second": speed}, step=step)

@@ -32,11 +32,14 @@ class Verb(NamedTuple):
 
 
 VERBS = {
+    "prepare": Verb("prepare", "make a corpus ready to train on: resampled, checked, split, listed"),
     "fit": Verb("training", "train, or go on training (--ckpt_path last)", ("fit",)),
     "validate": Verb("training", "measure a checkpoint (--ckpt_path FILE)", ("validate",)),
     "find-lr": Verb("find_lr", "find learning rates for both players"),
     "find-batch-size": Verb("find_batch_size", "find the batch size that fits into memory, or trains fastest"),
     "synthesize": Verb("synthesize", "make audio from recordings or mel-spectrograms"),
+    "export": Verb("export", "write a vocoder for transformers, the reference's code, ONNX, torch.export, or the hub"),
+    "evaluate": Verb("evaluate", "measure how good vocoders sound, on the same recordings"),
     "benchmark": Verb("benchmark", "measure training, inference, the LVC or the loader against plain peers"),
     "demo": Verb("demo", "train a small vocoder on the speech in data/demo and let it speak"),
 }

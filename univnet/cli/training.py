@@ -1,11 +1,12 @@
 """The ``fit`` and ``validate`` verbs: LightningCLI for a UnivNet."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import lightning
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
@@ -13,11 +14,15 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from univnet.callbacks import AudioThroughput, LastCheckpoint, UpdateProgressBar, ValidationSamples
 from univnet.cli.configs import ConfigFile
 from univnet.cli.messages import UsageError, exit_with_error, parsing_mistake
-from univnet.common.mistakes import Mistakes
+from univnet.cli.runs.given import given_options
+from univnet.cli.runs.resuming import Resuming, carried, resumed_options
 from univnet.data import AudioDataModule
+from univnet.gan.refusals import refuse_one_optimizer_techniques
 from univnet.module import UnivNet
 from univnet.runtime import keep_freed_memory
 from univnet.vocoder import read_checkpoint
+from univnet.weights.sources import read_weights
+from univnet.weights.start import mel_differences, start_from
 
 LOGGER = {
     "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
@@ -84,6 +89,9 @@ class TrainingCLI(LightningCLI):
     """LightningCLI for ``fit`` and ``validate``: every constructor argument in YAML and on the command line."""
 
     def __init__(self, args: ArgsType = None, run: bool = True) -> None:
+        self._given = given_options(args) if isinstance(args, list) else set()
+        self._resuming: Resuming | None = None
+        self._checkpoint: dict[str, Any] | None = None
         super().__init__(
             UnivNet,
             AudioDataModule,
@@ -117,6 +125,19 @@ class TrainingCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Share the model's mel-spectrogram with the data, and add the callbacks of every run."""
+        parser.add_argument(
+            "--init_from",
+            type=str | None,
+            default=None,
+            help="start from these weights, as far as they fit: a checkpoint of ours or of the reference's, a folder "
+            "of save_pretrained's or transformers', a name on the hub, a safetensors file",
+        )
+        parser.add_argument(
+            "--init_weights",
+            type=Literal["auto", "averaged", "raw"],
+            default="auto",
+            help="which generator of a checkpoint of ours (default: the averaged one, if there is one)",
+        )
         parser.link_arguments("model", "data.mel", compute_fn=lambda model: model.mel, apply_on="instantiate")
         for name, callback, defaults in (
             ("progress", UpdateProgressBar, {}),
@@ -135,7 +156,6 @@ class TrainingCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Refuse what cannot work, and find the run that ``--ckpt_path last`` resumes, to go on in its folder."""
         config = self.config[self.subcommand] if self.subcommand else self.config
-        _refuse_one_optimizer_options(config.trainer)
         if self.subcommand == "validate" and not config.get("ckpt_path"):
             raise UsageError("validate needs a checkpoint to measure: --ckpt_path FILE, or --ckpt_path last")
         if config.get("ckpt_path") == "last":
@@ -143,7 +163,44 @@ class TrainingCLI(LightningCLI):
             config.ckpt_path = str(last)
             _continue_logs_in(last.parent.parent, config.trainer.logger)
         if config.get("ckpt_path"):
-            read_checkpoint(config.ckpt_path)  # a damaged one is refused before anything is built or written
+            if config.get("init_from"):
+                raise UsageError("--init_from starts a new run and --ckpt_path goes on with one: give one of the two")
+            self._checkpoint = read_checkpoint(config.ckpt_path)  # a damaged one is refused before anything is built
+            if self.subcommand == "fit":
+                self._resume(self._checkpoint, config)
+        elif self.subcommand == "fit":
+            self._resuming = Resuming(carried(self._parser("fit"), config))
+        # Read first: a damaged file is refused before anything is built or written.
+        self._source = read_weights(config.init_from, config.init_weights) if config.get("init_from") else None
+
+    def _resume(self, checkpoint: Mapping[str, Any], config: Any) -> None:
+        """Refuse what cannot go on from ``checkpoint``, and let ``config`` say what is true."""
+        options = carried(self._parser("fit"), config)
+        stay, self._resuming = resumed_options(checkpoint, options, self._given)
+        for name, value in stay.items():
+            config[name] = value
+        if "seed_everything" in stay:
+            seed_everything(stay["seed_everything"], workers=True)
+
+    def instantiate_classes(self) -> None:
+        """Build the parts; then give the model the weights that ``--init_from`` names."""
+        super().instantiate_classes()
+        if self._source is None:
+            return
+        told = start_from(self.model, self._source)
+        rank_zero_info(f"univnet: starts from {self._source.where}, {self._source.kind}")
+        for each in told:
+            rank_zero_info(str(each))
+        if differ := mel_differences(self._source, self.model.mel):
+            warnings.warn(f"the weights were trained on another mel-spectrogram: {', '.join(differ)}", stacklevel=2)
+
+    def after_instantiate_classes(self) -> None:
+        """Refuse what cannot train two players or is of another model, before data are read."""
+        checkpoint, self._checkpoint = self._checkpoint, None
+        if checkpoint is not None:
+            self.model.on_load_checkpoint(checkpoint)  # without a trainer, only a check
+        if self.subcommand != "validate":
+            refuse_one_optimizer_techniques(self.trainer, "model.", UsageError)
 
     def before_fit(self) -> None:
         """Find mistakes in the data before a folder is made for the run."""
@@ -155,27 +212,16 @@ class TrainingCLI(LightningCLI):
         """Leave out the callbacks of every run that the trainer's switches are against."""
         switches = {"enable_progress_bar": ProgressBar, "enable_checkpointing": Checkpoint}
         off = tuple(kind for switch, kind in switches.items() if config.get(switch) is False)
-        trainer = super()._instantiate_trainer(config, [each for each in callbacks if not isinstance(each, off)])
+        callbacks = [each for each in callbacks if not isinstance(each, off)]
+        if self._resuming is not None:
+            callbacks.append(self._resuming)
+        trainer = super()._instantiate_trainer(config, callbacks)
         if trainer.strategy.root_device.type == "cpu":
             keep_freed_memory()
         return trainer
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
-
-
-def _refuse_one_optimizer_options(trainer: Any) -> None:
-    players = "cannot serve two optimizers: set model.generator_updates"
-    mistakes = Mistakes("trainer")
-    mistakes.unless(
-        trainer.accumulate_grad_batches == 1,
-        f"accumulate_grad_batches {players}.accumulate and model.discriminator_updates.accumulate",
-    )
-    mistakes.unless(
-        trainer.gradient_clip_val is None,
-        f"gradient_clip_val {players}.clip_norm or .clip_value, and those of model.discriminator_updates",
-    )
-    mistakes.raise_all(UsageError)
 
 
 def _with_folders(logger: Any) -> list[Any]:

@@ -4,6 +4,7 @@ import os
 import re
 import socket
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +27,7 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    short = path.name.encode()[:_LONGEST].decode(errors="ignore")
+    short = os.fsencode(path.name)[:_LONGEST].decode(errors="ignore")  # also for a name that is not UTF-8
     partial = path.with_name(f".{short}.{_host()}.{os.getpid()}{_MARK}")
     try:
         yield partial
@@ -46,6 +47,26 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write ``text`` to ``path`` in UTF-8, whole or not at all."""
     with written_whole(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def check_zip(path: str | os.PathLike[str]) -> None:
+    """Check ``path`` against the checksums that a ZIP file holds, which is what checkpoints are.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged or no ZIP file; it names ``path``.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no checkpoint {path}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except OSError:
+        raise
+    except Exception as error:  # the kinds that a damaged header leads to are many
+        raise ValueError(f"{path} is damaged or no checkpoint: give another file that training wrote") from error
+    if damaged is not None:
+        raise ValueError(f"{path} is damaged (its part {damaged}): give another file that training wrote")
 
 
 def sync_folder(folder: Path) -> None:

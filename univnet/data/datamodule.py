@@ -1,8 +1,11 @@
 """Audio files as Lightning wants them: one object that gives the training and validation batches."""
 
+import os
 import signal
+import threading
 import warnings
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -10,17 +13,14 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from univnet.audio import LogMelSpectrogram
+from univnet.data.augment import Augment
+from univnet.data.check import Check, check_files, warn_of_resampling
+from univnet.data.crops import EPOCHS, Epoch
 from univnet.data.dataset import SegmentDataset, Short, UtteranceDataset
+from univnet.data.faults import TRIES, FaultCount, collate
 from univnet.data.loader import EpochSampler, ResumableDataLoader
-from univnet.data.manifest import (
-    AudioFile,
-    Check,
-    check_files,
-    read_manifest,
-    scan_folder,
-    split_files,
-    warn_of_resampling,
-)
+from univnet.data.manifest import AudioFile, read_manifest, split_files
+from univnet.data.scan import scan_folder
 
 
 class AudioDataModule(LightningDataModule):
@@ -31,8 +31,12 @@ class AudioDataModule(LightningDataModule):
     `"name": list[str]`. Mels are computed on the device, of the neighbourhood a segment has in its recording, or
     read from the files that a manifest names. Training can stop and resume at any batch (`ResumableDataLoader`).
 
+    An epoch covers the seconds of the recordings: one that holds n segments has n of them in it (`epoch`). A recording
+    that cannot be read while training is named, and its crop drawn elsewhere (`max_faulty`). docs/data.md says what
+    happens to which recording, mel and manifest.
+
     Args:
-        root: a folder, searched at any depth for WAV, FLAC and OGG.
+        root: a folder, searched at any depth, and through links, for what libsndfile decodes.
         manifest: or a CSV or TSV with a column `path` and optionally `speaker` and `mel` (`read_manifest`).
         mel: default: `LogMelSpectrogram()`. The files are resampled to its sample rate.
         segment_length: of a training segment, in samples; a multiple of the mel's hop length.
@@ -43,9 +47,15 @@ class AudioDataModule(LightningDataModule):
         validation_seconds: longer validation utterances are cut there; None: they are not.
         short: "pad" extends recordings shorter than a segment with zeros, "skip" leaves them out of training. To
             validate on they are always extended.
-        check: "full" decodes every file before training and leaves out the bad ones, "header" only opens them.
+        check: "full" decodes every file before training, repairs or leaves out the bad ones; "header" only opens them.
         seed: of the split, the order, and the segments' places.
         drop_last: leave out an epoch's last batch if it is not full. A batch that is the only one is kept.
+        epoch: "seconds" has a recording of n segments n times in an epoch, "files" each recording once, "speakers" as
+            many segments as "seconds" but each speaker as often as any other.
+        skip_silence: a segment that stays below so many dB of full scale, such as −50, is drawn at another place of its
+            recording, up to ten times; None: never.
+        augment: changes level, polarity or speed from draw to draw; None: nothing.
+        max_faulty: share of the last thousand crops; training ends when more of them could not be read.
 
     Raises:
         ValueError: names every argument that does not fit; from `setup`, no file is left for training.
@@ -67,6 +77,10 @@ class AudioDataModule(LightningDataModule):
         check: Check = "full",
         seed: int = 1234,
         drop_last: bool = True,
+        epoch: Epoch = "seconds",
+        skip_silence: float | None = None,
+        augment: Augment | None = None,
+        max_faulty: float = 0.05,
     ) -> None:
         super().__init__()
         self.mel = LogMelSpectrogram() if mel is None else mel
@@ -82,6 +96,11 @@ class AudioDataModule(LightningDataModule):
         self.check = check
         self.seed = seed
         self.drop_last = drop_last
+        self.epoch = epoch
+        self.skip_silence = skip_silence
+        self.augment = augment
+        self.max_faulty = max_faulty
+        self.faults = FaultCount()
         self._validate()
         self.train_dataset: SegmentDataset | None = None
         self.validation_dataset: UtteranceDataset | None = None
@@ -106,6 +125,11 @@ class AudioDataModule(LightningDataModule):
             f"short must be 'pad' or 'skip', got {self.short!r}": self.short in ("pad", "skip"),
             f"check must be 'full' or 'header', got {self.check!r}": self.check in ("full", "header"),
             f"seed must be at least 0, got {self.seed}": self.seed >= 0,
+            f"epoch must be one of {', '.join(EPOCHS)}, got {self.epoch!r}": self.epoch in EPOCHS,
+            f"skip_silence must be in dB, below 0, or None, got {self.skip_silence}": (
+                self.skip_silence is None or self.skip_silence < 0
+            ),
+            f"max_faulty must be a share in [0, 1], got {self.max_faulty}": 0 <= self.max_faulty <= 1,
         }
         if mistakes := [rule for rule, kept in rules.items() if not kept]:
             raise ValueError("AudioDataModule: " + "; ".join(mistakes) + ".")
@@ -114,14 +138,27 @@ class AudioDataModule(LightningDataModule):
         """Find, check and split the files, once for all stages."""
         if self.train_dataset is not None:
             return
-        files, _ = check_files(self._listed(), self.check)
+        files, _ = check_files(self._listed(), self.check, mel=self.mel)
         if self.validation_manifest is None:
             training, validation = split_files(files, self.validation, self.seed)
         else:
-            training, (validation, _) = files, check_files(read_manifest(self.validation_manifest), self.check)
+            training = files
+            validation, _ = check_files(read_manifest(self.validation_manifest), self.check, mel=self.mel)
         warn_of_resampling([*training, *validation], self.mel.sample_rate)
-        self.validation_dataset = UtteranceDataset(validation, self.mel, self.validation_seconds, self.segment_length)
-        self.train_dataset = SegmentDataset(training, self.mel, self.segment_length, self.short, self.seed)
+        self.validation_dataset = UtteranceDataset(
+            validation, self.mel, self.validation_seconds, self.segment_length, tries=TRIES
+        )
+        self.train_dataset = SegmentDataset(
+            training,
+            self.mel,
+            self.segment_length,
+            self.short,
+            self.seed,
+            self.epoch,
+            self.skip_silence,
+            self.augment,
+            tries=TRIES,
+        )
 
     def _listed(self) -> Sequence[AudioFile]:
         if self.root is not None:
@@ -137,8 +174,9 @@ class AudioDataModule(LightningDataModule):
         sampler = EpochSampler(self.train_dataset, ranks, rank, seed=self.seed, draws=True)
         full = len(sampler) >= self.batch_size
         if self.drop_last and not full:
+            what = "files" if self.epoch == "files" else "segments"
             warnings.warn(
-                f"The {len(sampler)} training files of a rank do not fill a batch of {self.batch_size}: "
+                f"The {len(sampler)} training {what} of a rank do not fill a batch of {self.batch_size}: "
                 "the epoch is this one smaller batch.",
                 stacklevel=2,
             )
@@ -156,11 +194,36 @@ class AudioDataModule(LightningDataModule):
     def _reading(self) -> dict[str, Any]:
         return {
             "num_workers": self.num_workers,
+            "collate_fn": collate,
             "persistent_workers": self.num_workers > 0,
             "pin_memory": torch.cuda.is_available(),
             "worker_init_fn": _leave_stopping_to_the_trainer,
             "generator": torch.Generator().manual_seed(self.seed),  # leaves torch's global generator alone
         }
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Take out what could not be read: name it, count it, log the count, and end training when it is too much.
+
+        Raises:
+            FaultyDataError: more than `max_faulty` of the last thousand crops could not be read.
+        """
+        if not isinstance(batch, dict) or not {"context", "audio"} & batch.keys():
+            return batch
+        batch = dict(batch)
+        faults = batch.pop("faults", [])
+        self.faults = self.faults.after(len(batch.get("context", batch.get("audio"))), faults, self.max_faulty)
+        if faults and self.trainer is not None:
+            for logger in self.trainer.loggers:
+                logger.log_metrics({"data/faulty_crops": self.faults.faulty}, step=self.trainer.global_step)
+        return batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """What could not be read so far, so that counts and the limit go on after resuming as if nothing had been."""
+        return {**asdict(self.faults), "named": list(self.faults.named)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self.faults = FaultCount(**{**state_dict, "named": tuple(state_dict["named"])})
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Turn what was read into audio and mel; other batches pass unchanged."""
@@ -178,5 +241,21 @@ class AudioDataModule(LightningDataModule):
 
 
 def _leave_stopping_to_the_trainer(_: int) -> None:
-    # A cluster's SIGTERM goes to every process: without its readers the trainer could not end in good order.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """Let a loader's process end when the trainer ends it, and not before: without its readers it could not finish.
+
+    A cluster sends its signals to every process, a terminal its Ctrl-C. Only a SIGTERM from the trainer counts.
+    """
+    for name in ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if not hasattr(signal, "sigwaitinfo"):  # no way to tell who sent it
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(trainer: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != trainer:
+        pass
+    os._exit(0)

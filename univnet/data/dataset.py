@@ -2,8 +2,6 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -12,26 +10,31 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from univnet.audio import LogMelSpectrogram, read_segment
+from univnet.audio import LogMelSpectrogram, shown
+from univnet.data.augment import Augment
+from univnet.data.check import FAR
+from univnet.data.crops import EPOCHS, Crop, Crops, Epoch
+from univnet.data.faults import Fault, first_that_reads
 from univnet.data.manifest import AudioFile
+from univnet.data.mels import Grid, fault_of_values, load_mel
 
 Short = Literal["pad", "skip"]
-_FRAMES_OFF = 2  # a mel made by other software may be this many frames longer or shorter than ours
+_PLACES = 10  # tried for one that is not silent
 
 
-class SegmentDataset(Dataset[dict[str, Tensor]]):
-    """Random segments of recordings, one a file and epoch, each with the neighbourhood that its mel needs.
+class SegmentDataset(Dataset[dict[str, Any]]):
+    """Random segments of recordings, each with the neighbourhood that its mel needs.
 
-    Item `i` is draw number i: `epoch, index = divmod(i, len(dataset))` reads file `index` at a place drawn from
-    `np.random.default_rng([seed, epoch, index])`. So a draw is the same in every worker, on every rank and after
-    resuming, and each epoch brings other places.
+    Item `i` is draw number i: `epoch, item = divmod(i, len(dataset))`. Which part of which recording that is depends
+    on the draw number and the arguments alone (`Crops`), so a draw is the same in every worker, on every rank and
+    after resuming, and each epoch brings other places.
 
     A segment begins on a frame. Beyond its two ends an item carries `mel.context` samples of the recording, or of
     the reflection at the recording's ends, so `mel.frames_of(context)` gives the very frames of the whole
     recording's mel, and the segment itself is the middle: `context[:, left : left + segment_length]`.
 
     Items: `{"context": (1, left + segment_length + right)}`, and if the files name mels
-    `"mel": (n_mels, segment_length / hop_length)`.
+    `"mel": (n_mels, segment_length / hop_length)`; after failed attempts, `"faults"`: a list of (path, why).
 
     Args:
         files: checked files (`check_files`), all with a mel or all without.
@@ -40,10 +43,17 @@ class SegmentDataset(Dataset[dict[str, Tensor]]):
         short: what becomes of recordings shorter than a segment: "pad" extends them with zeros, "skip" leaves
             them out with one warning.
         seed: another seed, other places.
+        epoch: what an epoch counts: "seconds" (a recording of n segments n times), "files" (each once), "speakers"
+            (as long as "seconds", but each speaker as often as any other).
+        skip_silence: a segment that stays below so many dB of full scale is drawn at another place of its recording,
+            up to ten times; None: never.
+        augment: changes level, polarity or speed from draw to draw; None: nothing.
+        tries: 1 raises what is wrong with a recording that cannot be read. More: so many crops are tried, each drawn
+            elsewhere by the seed, the draw number and the attempt, before `FaultyDataError` is raised.
 
     Raises:
-        ValueError: names every argument that does not fit; or no file is left; on reading, a mel that does not
-            fit its audio.
+        ValueError: names every argument that does not fit; or no file is left; on reading, with one try, what is
+            wrong with the recording or its mel.
     """
 
     def __init__(
@@ -53,13 +63,28 @@ class SegmentDataset(Dataset[dict[str, Tensor]]):
         segment_length: int = 16384,
         short: Short = "pad",
         seed: int = 1234,
+        epoch: Epoch = "files",
+        skip_silence: float | None = None,
+        augment: Augment | None = None,
+        tries: int = 1,
     ) -> None:
+        grid = Grid.of(mel)
         mistakes = []
         if segment_length <= 0 or segment_length % mel.hop_length:
             mistakes.append(f"segment_length must be a multiple of hop_length={mel.hop_length}, got {segment_length}")
         if short not in ("pad", "skip"):
             mistakes.append(f"short must be 'pad' or 'skip', got {short!r}")
-        mistakes += _mel_mistakes(files, _Grid.of(mel))
+        if epoch not in EPOCHS:
+            mistakes.append(f"epoch must be one of {', '.join(EPOCHS)}, got {epoch!r}")
+        nameless = [file for file in files if file.speaker is None]
+        if epoch == "speakers" and nameless:
+            mistakes.append(
+                f"epoch='speakers' needs a speaker for each file, but {len(nameless)} of {len(files)} have none, for "
+                f"example {nameless[0].name}"
+            )
+        mistakes += _mel_mistakes(files, grid)
+        if augment and not augment.keeps_mels and any(file.mel for file in files):
+            mistakes.append("given mels would not fit audio whose gain or speed augment changes: leave these two out")
         if mistakes:
             raise ValueError("SegmentDataset: " + "; ".join(mistakes) + ".")
         fits = [file for file in files if file.length(mel.sample_rate) >= segment_length]
@@ -75,25 +100,46 @@ class SegmentDataset(Dataset[dict[str, Tensor]]):
                 f"{segment_length} samples and are left out (short='skip').",
                 stacklevel=2,
             )
-        self.mel = _Grid.of(mel)
+        self.mel = grid
         self.segment_length = segment_length
         self.seed = seed
+        self.tries = tries
+        self.augment = augment
+        self.silent_below = 0.0 if skip_silence is None else 10 ** (skip_silence / 20)
+        frames = [grid.frames(file) for file in self.files]
+        self.crops = Crops(self.files, frames, segment_length // grid.hop_length, epoch, seed)
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.crops)
 
-    def __getitem__(self, draw: int) -> dict[str, Tensor]:
-        epoch, index = divmod(draw, len(self.files))
-        file, grid = self.files[index], self.mel
-        rng = np.random.default_rng([self.seed, epoch, index])
+    def __getitem__(self, draw: int) -> dict[str, Any]:
+        return first_that_reads(lambda attempt: self._sounding(self.crops.of(draw, attempt)), self.tries)
+
+    def _sounding(self, crop: Crop) -> dict[str, Tensor]:
+        """What is at the crop, or at the first other place in its recording that is not silent."""
+        item = self._read(crop)
+        left = self.mel.context[0]
+        for place in range(1, _PLACES + 1 if self.silent_below else 1):
+            segment = item["context"][:, left : left + self.segment_length]
+            if segment.abs().max() >= self.silent_below:
+                break
+            item = self._read(crop.again(place))
+        if self.augment:
+            item["context"] = self.augment.levelled(item["context"], crop)
+        return item
+
+    def _read(self, crop: Crop) -> dict[str, Tensor]:
+        file, grid = self.files[crop.file], self.mel
+        if self.augment:
+            file = self.augment.sped(file, crop)
         samples = file.length(grid.sample_rate)
         frames, wanted = samples // grid.hop_length, self.segment_length // grid.hop_length
         if file.mel is None:
-            return {"context": self._context(file, samples, int(rng.integers(max(frames - wanted, 0) + 1)))}
-        given = _load_mel(file, file.mel, grid, frames)[:, :frames]
+            return {"context": self._context(file, samples, crop.first(max(frames - wanted, 0) + 1))}
+        given = _given_mel(file, grid)[:, :frames]
         frames = given.shape[1]
-        first = int(rng.integers(max(frames - wanted, 0) + 1))
-        piece = torch.from_numpy(np.array(given[:, first : first + wanted], dtype=np.float32))
+        first = crop.first(max(frames - wanted, 0) + 1)
+        piece = _checked_mel(file, given[:, first : first + wanted], grid)
         piece = F.pad(piece, (0, wanted - piece.shape[1]), value=grid.silence)
         if frames < wanted:  # the sound ends with its mel
             samples = min(samples, frames * grid.hop_length)
@@ -107,7 +153,7 @@ class SegmentDataset(Dataset[dict[str, Tensor]]):
         places = np.abs(np.arange(start - left, start + self.segment_length + right))
         places = np.minimum(places, 2 * (length - 1) - places)
         low, high = int(places.min()), int(places.max()) + 1
-        audio = read_segment(file.path, low, max(0, min(high, samples) - low), self.mel.sample_rate)
+        audio = _read_audio(file, low, max(0, min(high, samples) - low), self.mel.sample_rate)
         audio = F.pad(audio, (0, high - low - audio.shape[1]))
         return audio[:, torch.from_numpy(places - low)]
 
@@ -123,18 +169,26 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
         mel: the mel spectrogram in use: gives sample rate and hop length.
         max_seconds: longer recordings are cut there; default: none is.
         least: in samples at `mel.sample_rate`, but no more than `max_seconds`; always at least a frame.
+        tries: above 1, the place of a recording that cannot be read is taken by the next that can, within so many; the
+            item then has `"faults"`, as in `SegmentDataset`.
 
     Raises:
-        ValueError: only some files have a mel; on reading, a mel that does not fit its audio.
+        ValueError: only some files have a mel; on reading, with one try, what is wrong with a recording or its mel.
     """
 
     def __init__(
-        self, files: Sequence[AudioFile], mel: LogMelSpectrogram, max_seconds: float | None = None, least: int = 1
+        self,
+        files: Sequence[AudioFile],
+        mel: LogMelSpectrogram,
+        max_seconds: float | None = None,
+        least: int = 1,
+        tries: int = 1,
     ) -> None:
-        if mistakes := _mel_mistakes(files, _Grid.of(mel)):
+        if mistakes := _mel_mistakes(files, Grid.of(mel)):
             raise ValueError("UtteranceDataset: " + "; ".join(mistakes) + ".")
         self.files = list(files)
-        self.mel = _Grid.of(mel)
+        self.mel = Grid.of(mel)
+        self.tries = tries
         self.max_seconds = max_seconds
         if max_seconds is not None:
             least = min(least, int(max_seconds * mel.sample_rate))
@@ -144,39 +198,30 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
         return len(self.files)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        file, grid = self.files[index], self.mel
+        return first_that_reads(lambda attempt: self._read(self._file(index, attempt)), self.tries)
+
+    def _file(self, index: int, attempt: int) -> AudioFile:
+        return self.files[(index + attempt) % len(self)] if attempt else self.files[index]
+
+    def _read(self, file: AudioFile) -> dict[str, Any]:
+        grid = self.mel
         samples = file.length(grid.sample_rate)
         frames = max(1, samples // grid.hop_length)
         item: dict[str, Any] = {"name": file.name}
-        given = None if file.mel is None else _load_mel(file, file.mel, grid, samples // grid.hop_length)
+        given = None if file.mel is None else _given_mel(file, grid)
         if given is not None:
             frames = min(frames, given.shape[1])
         if self.max_seconds is not None:
             frames = max(1, min(frames, int(self.max_seconds * grid.sample_rate) // grid.hop_length))
         if given is not None:
-            mel = torch.from_numpy(np.array(given[:, :frames], dtype=np.float32))
+            mel = _checked_mel(file, given[:, :frames], grid)
             item["mel"] = F.pad(mel, (0, max(0, self.least - frames)), value=grid.silence)
         samples, length = min(samples, frames * grid.hop_length), max(frames, self.least) * grid.hop_length
-        audio = read_segment(file.path, 0, samples, grid.sample_rate)
+        audio = _read_audio(file, 0, samples, grid.sample_rate)
         return {"audio": F.pad(audio, (0, length - audio.shape[1])), **item}
 
 
-@dataclass(frozen=True)
-class _Grid:
-    """What reading needs to know of the mel, without the module: it travels to the workers."""
-
-    sample_rate: int
-    hop_length: int
-    n_mels: int
-    context: tuple[int, int]
-    silence: float  # the log-mel of no sound
-
-    @classmethod
-    def of(cls, mel: LogMelSpectrogram) -> "_Grid":
-        return cls(mel.sample_rate, mel.hop_length, mel.n_mels, mel.context, float(np.log(mel.floor)))
-
-
-def _mel_mistakes(files: Sequence[AudioFile], grid: _Grid) -> list[str]:
+def _mel_mistakes(files: Sequence[AudioFile], grid: Grid) -> list[str]:
     """What is wrong with the mels that the files name, by the headers of the mels."""
     without = [file for file in files if file.mel is None]
     if len(without) == len(files):
@@ -185,22 +230,37 @@ def _mel_mistakes(files: Sequence[AudioFile], grid: _Grid) -> list[str]:
         return [f"{len(without)} of {len(files)} files name no mel while the others do, for example {without[0].name}"]
     wrong = []
     for file in files:
-        assert file.mel is not None
         try:
-            _load_mel(file, file.mel, grid, file.length(grid.sample_rate) // grid.hop_length)
-        except ValueError as error:
-            wrong.append(str(error).rstrip("."))
+            _given_mel(file, grid)
+        except Fault as fault:
+            wrong.append(fault.why.rstrip("."))
     return [f"{len(wrong)} of {len(files)} mels do not fit, for example: {wrong[0]}"] if wrong else []
 
 
-def _load_mel(file: AudioFile, path: Path, grid: _Grid, frames: int) -> np.ndarray:
+def _read_audio(file: AudioFile, start: int, length: int, sample_rate: int) -> Tensor:
     try:
-        mel = np.load(path, mmap_mode="r", allow_pickle=False)
+        audio = file.read(start, length, sample_rate)
     except (OSError, ValueError) as error:
-        raise ValueError(f"The mel {path} is not a readable .npy file of numbers: {error}") from error
-    if mel.ndim != 2 or mel.shape[0] != grid.n_mels or abs(mel.shape[1] - frames) > _FRAMES_OFF:
-        raise ValueError(
-            f"The mel {path} has the shape {mel.shape}, but {file.path} needs ({grid.n_mels}, {frames}) at "
-            f"{grid.sample_rate} Hz with a hop of {grid.hop_length}: make it with the mel in use."
+        raise Fault(shown(file.path), str(error)) from error
+    if not (audio.numel() == 0 or float(audio.abs().max()) <= FAR):  # false for NaN, too
+        raise Fault(
+            shown(file.path), f"{shown(file.path)} holds NaN, or samples of more than {FAR:g} times full scale."
         )
-    return mel
+    return audio
+
+
+def _given_mel(file: AudioFile, grid: Grid) -> np.ndarray:
+    assert file.mel is not None
+    try:
+        return load_mel(file, file.mel, grid)
+    except ValueError as error:
+        raise Fault(shown(file.mel), str(error)) from error
+
+
+def _checked_mel(file: AudioFile, values: np.ndarray, grid: Grid) -> Tensor:
+    assert file.mel is not None
+    with np.errstate(over="ignore"):
+        mel = np.array(values, dtype=np.float32)
+    if fault := fault_of_values(mel, grid):
+        raise Fault(shown(file.mel), f"{shown(file.path)} is a recording {fault}, {shown(file.mel)}.")
+    return torch.from_numpy(mel)

@@ -1,5 +1,6 @@
 """A data loader that resumes in the middle of an epoch, for any map-style dataset. Needs torch alone."""
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 
 class EpochSampler(DistributedSampler):
-    """Order of an epoch: a permutation that hangs on seed and epoch alone, shared out evenly over the ranks.
+    """Order of an epoch: a permutation that depends on seed and epoch alone, shared out evenly over the ranks.
 
     A `DistributedSampler`, so that Lightning leaves it in place on several devices.
 
@@ -39,8 +40,15 @@ class EpochSampler(DistributedSampler):
 
     def __iter__(self) -> Iterator[int]:
         skip, self.skip = self.skip, 0
-        first = self.epoch * len(self.dataset) if self.draws else 0  # type: ignore[arg-type]
-        return iter([first + index for index in super().__iter__()][skip:])
+        count: int = len(self.dataset)  # type: ignore[arg-type]
+        order = torch.arange(count)
+        if self.shuffle:
+            order = torch.randperm(count, generator=torch.Generator().manual_seed(self.seed + self.epoch))
+        start = min(self.rank + skip * self.num_replicas, self.total_size)
+        places = torch.arange(start, self.total_size, self.num_replicas)
+        chosen = order[places % count] + (self.epoch * count if self.draws else 0)
+        # Some at a time: an epoch of hundreds of hours has millions, and a list of them would take a second and 100 MB.
+        return (index for some in chosen.split(4096) for index in some.tolist())
 
 
 class ResumableDataLoader(DataLoader):
@@ -53,7 +61,7 @@ class ResumableDataLoader(DataLoader):
     An iterator starts its workers at the first batch, in the epoch that the sampler has by then: Lightning makes
     its first iterator before it sets the epoch. Exhausting an iterator moves the sampler on to the next epoch;
     `sampler.set_epoch` overrides that. No random number is taken from torch's global generator: workers are
-    seeded by the sampler's seed, the epoch and the rank. Items should hang on their index alone; randomness
+    seeded by the sampler's seed, the epoch and the rank. Items should depend on their index alone; randomness
     drawn from a worker's own generator is not restored.
 
     Args:
@@ -84,13 +92,21 @@ class ResumableDataLoader(DataLoader):
         self._resuming = False  # between load_state_dict and the first batch after it
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch, and the number of batches handed out in it."""
-        return {"epoch": self._epoch, "position": self._position}
+        """The epoch, the number of batches handed out in it, and of how many items it is an epoch."""
+        items = len(self.dataset)  # type: ignore[arg-type]
+        return {"epoch": self._epoch, "position": self._position, "items": items}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Make the next iterator go on where `state` was taken."""
         if not isinstance(self.sampler, EpochSampler):
             return
+        items = len(self.dataset)  # type: ignore[arg-type]
+        if (then := state.get("items", items)) != items:
+            warnings.warn(
+                f"The data set had {then} items when the checkpoint was written and has {items} now: the order of the "
+                "batches is not what it would have been.",
+                stacklevel=2,
+            )
         self._epoch, self._position = state["epoch"], state["position"]
         if self._position >= len(self):
             self._epoch, self._position = self._epoch + 1, 0

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from univnet.gan.averaging.swa import StochasticWeightAveraging
     from univnet.gan.cyclical import CyclicalLR
     from univnet.gan.module import GANModule
+    from univnet.gan.norm_limit import NormLimit
     from univnet.gan.shared_forward import SharedForward
     from univnet.gan.tuner.batch_size_result import BatchSizeSearch
     from univnet.gan.tuner.lr_curve import LRCurve
@@ -28,6 +29,7 @@ __all__ = [
     "LRGrid",
     "LRRangeTest",
     "NonFiniteError",
+    "NormLimit",
     "Player",
     "SharedForward",
     "StochasticWeightAveraging",
@@ -50,6 +52,7 @@ _MODULES = {
     "SharedForward": "shared_forward",
     "StochasticWeightAveraging": "averaging.swa",
     "Tuner": "tuner.tuner",
+    "NormLimit": "norm_limit",
     "NonFiniteError": "updates",
     "Player": "updates",
     "Updates": "updates",

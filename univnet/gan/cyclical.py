@@ -72,8 +72,8 @@ class CyclicalLR(LRScheduler):
             f"base_lr and max_lr must be one number, or one for each of {len(groups)} groups",
         )
         mistakes.unless(
-            all(0 <= low <= high for low, high in zip(lows, highs, strict=False)),
-            f"base_lr must be between 0 and max_lr, got {base_lr!r} and {max_lr!r}",
+            all(0 <= low <= high < math.inf for low, high in zip(lows, highs, strict=False)),
+            f"base_lr must be between 0 and max_lr, which must be finite, got {base_lr!r} and {max_lr!r}",
         )
         mistakes.unless(window in _WINDOWS, f"window must be one of {', '.join(_WINDOWS)}, got {window!r}")
         mistakes.unless(mode in _MODES, f"mode must be one of {', '.join(_MODES)}, got {mode!r}")

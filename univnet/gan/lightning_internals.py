@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch.distributed as dist
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
@@ -17,6 +18,7 @@ from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.trainer.connectors.logger_connector.logger_connector import _LoggerConnector
+from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch.amp import GradScaler
 
@@ -28,9 +30,34 @@ def attached_trainer(module: LightningModule) -> Trainer | None:
     return module._trainer
 
 
-def set_logging_step(trainer: Trainer, step: int) -> None:
-    """Let Lightning log at ``step`` whatever it logs next: it would count micro-batches."""
-    trainer.fit_loop.epoch_loop._batches_that_stepped = step
+def log_at_updates(trainer: Trainer) -> None:
+    """Let whatever is logged lie at the generator updates made by then; Lightning counts micro-batches.
+
+    Loggers' steps, ``LearningRateMonitor`` and ``DeviceStatsMonitor`` read a count that the loops raise at moments of
+    their own, some of them between two hooks.
+    """
+    mark_micro_batches(trainer)  # their loop has the count
+    trainer._logger_connector.__class__ = _UpdatesConnector
+
+
+class _UpdatesConnector(_LoggerConnector):
+    """Logs a micro-batch's metrics at its end, as Lightning does, but each at the updates made when it was noted."""
+
+    def on_batch_start(self, batch: Any, dataloader_idx: int | None = None) -> None:
+        self._updates_before = self.trainer.global_step
+        super().on_batch_start(batch, dataloader_idx)
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        results = self.trainer._results
+        within = self._first_loop_iter is not None and self.trainer.training and "step" not in metrics
+        if step is None and within and results is not None:
+            noted = [each for each in results.values() if each.meta.fx == "on_train_batch_start"]
+            before = {results._forked_name(each, on_step=True)[1] for each in noted} & metrics.keys()
+            if before:
+                early = {"epoch": self.trainer.current_epoch} | {name: metrics[name] for name in before}
+                super().log_metrics(early, self._updates_before)
+                metrics = {name: value for name, value in metrics.items() if name not in before}
+        super().log_metrics(metrics, step)
 
 
 def ddp_options(strategy: DDPStrategy) -> dict[str, Any]:
@@ -52,6 +79,12 @@ def lent_scaler(plugin: Precision, scaler: GradScaler | None) -> Iterator[None]:
         yield
     finally:
         plugin.scaler = its_own
+
+
+def drop_searches(trainer: Trainer) -> None:
+    """Take the callbacks away that Lightning's ``Tuner`` has put in for a search; it leaves them after an exception."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    trainer.callbacks = [one for one in callbacks if not getattr(one, "_early_exit", False)]  # type: ignore
 
 
 # Data
@@ -149,6 +182,84 @@ def renamed_log(module: LightningModule, rename: Callable[[str], str]) -> Iterat
         del module.log
 
 
+# Where a run can be stopped
+
+
+def mark_micro_batches(trainer: Trainer) -> None:
+    """Have two more hooks called in ``fit``, of the module (without arguments) and of callbacks (with both).
+
+    ``on_micro_batch_end`` follows a micro-batch and all that is logged of it, before validation or the epoch's end;
+    ``on_fetch_start`` comes before the next one is fetched.
+    """
+    if type(trainer.fit_loop.epoch_loop) is _TrainingEpochLoop:
+        trainer.fit_loop.epoch_loop.__class__ = _EpochLoop
+
+
+def leave_signals(trainer: Trainer, over: Callable[[], None]) -> None:
+    """Keep Lightning from handling signals in the next ``fit``, and call ``over`` when it would give them back.
+
+    Its SIGTERM handler waits for other ranks wherever a rank happens to be, and its loop does so every micro-batch.
+    """
+    trainer._signal_connector.__class__ = _NoSignals
+    trainer._signal_connector.over = over  # type: ignore[attr-defined]
+
+
+def requeue_signal(trainer: Trainer) -> int | None:
+    """Return the signal by which SLURM asks for a job to be saved and queued again, where it does."""
+    environment = trainer._accelerator_connector.cluster_environment
+    if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
+        return environment.requeue_signal
+    return None
+
+
+class _NoSignals(_SignalConnector):
+    """Leaves signals alone for one fit."""
+
+    def register_signal_handlers(self) -> None:
+        self.received_sigterm = False
+
+    def teardown(self) -> None:
+        self.__class__ = _SignalConnector  # type: ignore[assignment]
+        vars(self).pop("over")()
+
+
+class _EpochLoop(_TrainingEpochLoop):
+    """An epoch loop that says where its micro-batches begin and end, and whose axis is the generator's updates."""
+
+    at_end = False  # a micro-batch is behind, and what follows it is not
+
+    @property
+    def _batches_that_stepped(self) -> int:  # which Lightning logs at
+        return self.global_step
+
+    @_batches_that_stepped.setter
+    def _batches_that_stepped(self, value: int) -> None: ...
+
+    def advance(self, data_fetcher: Any) -> None:
+        self.at_end = False
+        self._fetch_starts()
+        super().advance(data_fetcher)
+
+    def _fetch_starts(self) -> None:
+        self._call("on_fetch_start")
+
+    def on_advance_end(self, data_fetcher: Any) -> None:
+        self.at_end = True
+        self._call("on_micro_batch_end")
+        super().on_advance_end(data_fetcher)
+        self.at_end = False
+
+    def _call(self, hook: str) -> None:
+        trainer, module = self.trainer, self.trainer.lightning_module
+        getattr(module, hook)()
+        for callback in [each for each in trainer.callbacks if hasattr(each, hook)]:  # type: ignore[attr-defined]
+            getattr(callback, hook)(trainer, module)
+
+    def _broadcast_sigterm_tensor(self) -> None:
+        if not isinstance(self.trainer._signal_connector, _NoSignals):
+            super()._broadcast_sigterm_tensor()
+
+
 # Ranks
 
 _ALONE: Mapping[str, Any] = {
@@ -189,8 +300,10 @@ def validation_is_due(trainer: Trainer) -> bool:
         validated = loop.val_loop.batch_progress
         return not (validated.is_last_batch and validated.current.ready == validated.current.completed)
     done = loop.batch_progress.state_dict()["current"]
-    at_its_end = done["processed"] > done["completed"]
-    return fetcher is not None and at_its_end and loop._should_check_val_fx(fetcher)
+    at_its_end = done["processed"] > done["completed"] or getattr(loop, "at_end", False)
+    if fetcher is None or not at_its_end or loop._skip_next_val or not loop._should_check_val_fx(fetcher):
+        return False
+    return loop.val_loop._combined_loader is None or not loop.val_loop.skip  # with nothing to validate on, it does not
 
 
 def set_loops(
@@ -239,7 +352,10 @@ def set_loops(
     }
     taken = {"ready": steps, "completed": steps}
     state["epoch_loop.manual_optimization.optim_step_progress"] = {"total": taken, "current": dict(taken)}
-    state["epoch_loop.state_dict"] = {"_batches_that_stepped": steps}
+    state["epoch_loop.state_dict"] = {}
+    for loader in state["state_dict"].get("combined_loader", ()):
+        if isinstance(loader, dict) and {"epoch", "position"} <= loader.keys():  # one that counts batches, as ours does
+            loader.update(epoch=epoch, position=batches)  # it may have handed out one that was not trained on
     if validation or epoch_end:
         trainer.fit_loop.__class__, trainer.fit_loop.epoch_loop.__class__ = _DueFitLoop, _DueEpochLoop
 
@@ -256,8 +372,12 @@ class _DueFitLoop(_FitLoop):
         return not self.epoch_loop.restarting and super().done
 
 
-class _DueEpochLoop(_TrainingEpochLoop):
+class _DueEpochLoop(_EpochLoop):
     """A resumed epoch loop with something due: first of all it validates, or skips the validation that is behind it."""
+
+    def _fetch_starts(self) -> None:
+        if not self.restarting:  # else what is due comes first
+            super()._fetch_starts()
 
     def _should_check_val_fx(self, data_fetcher: Any) -> bool:
         return self.restarting or super()._should_check_val_fx(data_fetcher)

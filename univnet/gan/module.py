@@ -5,17 +5,21 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar, Self
 
-from lightning.pytorch import LightningModule
+from lightning.fabric.plugins.io import TorchCheckpointIO
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.strategies import DDPStrategy, ParallelStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies import DDPStrategy, ParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
-from univnet.gan.lightning_internals import attached_trainer, ddp_options, lent_scaler, set_logging_step
+from univnet.gan.endurance.checkpoint_io import WholeCheckpointIO
+from univnet.gan.endurance.kept import Kept
+from univnet.gan.lightning_internals import attached_trainer, ddp_options, lent_scaler, log_at_updates
 from univnet.gan.precision import no_autocast
-from univnet.gan.resume import Progress, capture, replay, restore
+from univnet.gan.refusals import refuse_one_optimizer_techniques, strategy_mistake
+from univnet.gan.resume import Progress, capture, check_complete, replay, restore
 from univnet.gan.schedules import Schedules
 from univnet.gan.updates import Player, Updates, frozen
 
@@ -28,8 +32,8 @@ class GANModule(LightningModule):
     Subclass it and define ``generate``, ``generator_loss``, ``discriminator_loss``, and
     ``configure_optimizers`` (the generator's optimizer first, the discriminator's second; schedulers in any of
     Lightning's forms, ``interval: step`` counting that player's updates). A subclass that overrides
-    ``setup``, ``on_train_start``, ``on_train_epoch_end``, ``on_validation_start``, ``on_save_checkpoint`` or
-    ``on_load_checkpoint`` calls ``super()``'s.
+    ``configure_callbacks``, ``setup``, ``on_train_start``, ``on_train_epoch_end``, ``on_validation_start``,
+    ``on_save_checkpoint`` or ``on_load_checkpoint`` calls ``super()``'s.
 
     ``trainer.global_step``, ``max_steps``, ``every_n_train_steps`` and the loggers' axis count the generator's
     updates; ``module.updates["discriminator"].steps`` and ``.micro_batches`` count the rest.
@@ -55,6 +59,7 @@ class GANModule(LightningModule):
         }
         self.schedules = Schedules(self.updates)
         self._progress = Progress()
+        self._kept = Kept()
         self._resumed: dict[str, Any] | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -112,7 +117,6 @@ class GANModule(LightningModule):
         if last:
             self.schedules.after_epoch(self.trainer, plateau=False)
         self._progress.stepped(self.trainer)
-        self._set_axis()
 
     def _accumulate(self, player: Player, loss: Callable, batch: Any, fake: Any, last: bool) -> bool:
         """Add this micro-batch to ``player``'s window; return whether that fills it."""
@@ -175,31 +179,40 @@ class GANModule(LightningModule):
                 player.logged()
                 player.check_weights()
 
-    def _set_axis(self) -> None:
-        set_logging_step(self.trainer, self.global_step)
-
     def on_validation_start(self) -> None:
-        """Log validation at the number of generator updates, even if Lightning's own count is higher."""
-        self._set_axis()
+        """Note that metrics of validation are known from here on."""
         self.schedules.validated |= not self.trainer.sanity_checking
 
     def on_validation_model_zero_grad(self) -> None:
         """Keep the gradients of open windows through validation; closed windows have none."""
 
+    def configure_callbacks(self) -> list[Callback]:
+        """Refuse what Lightning offers to one optimizer alone: the first hook of a fit, before data are read."""
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            refuse_one_optimizer_techniques(self.trainer)
+        return []
+
+    def on_micro_batch_end(self) -> None:
+        """Take note: between here and the next training step, checkpoints hold the state that is reached now."""
+        self._progress.micro_batch_ended(self.trainer)
+
+    def on_fetch_start(self) -> None:
+        """Take note that the next micro-batch is being fetched."""
+        self._progress.fetches()
+
     def setup(self, stage: str) -> None:
-        """Give DDP the flag that two players need, or refuse a strategy that cannot train them."""
+        """Have checkpoints written whole, log at the generator's updates, and give DDP the flag that two players need.
+
+        A strategy that cannot train two players is refused.
+        """
         strategy = self.trainer.strategy
+        if mistake := strategy_mistake(strategy):
+            raise MisconfigurationException(mistake)
         if isinstance(strategy, DDPStrategy):
-            # In each player's turn the other's parameters get no gradient.
-            if not ddp_options(strategy).setdefault("find_unused_parameters", True):
-                raise MisconfigurationException(
-                    "Two players need find_unused_parameters=True: use strategy=ddp or "
-                    "strategy=ddp_find_unused_parameters_true"
-                )
-        elif not isinstance(strategy, SingleDeviceStrategy):
-            raise MisconfigurationException(
-                f"{type(strategy).__name__} cannot train two players: use strategy=auto or strategy=ddp"
-            )
+            ddp_options(strategy).setdefault("find_unused_parameters", True)
+        if type(strategy.checkpoint_io) is TorchCheckpointIO:  # the user has chosen no other
+            strategy.checkpoint_io = WholeCheckpointIO()
+        log_at_updates(self.trainer)
 
     def on_train_start(self) -> None:
         """Bind each player to its optimizer and, after a resume, put its open window back."""
@@ -209,6 +222,8 @@ class GANModule(LightningModule):
             if self.global_step == 0:
                 player.reset()
         resumed, self._resumed = self._resumed, None
+        if resumed is None and self.global_step == 0:
+            self._kept = Kept()
         if resumed is not None:
             restore(self.trainer, self.updates, self.schedules, resumed)
 
@@ -225,6 +240,7 @@ class GANModule(LightningModule):
         which Lightning calls no callback.
         """
         trainer = attached_trainer(self)
+        self._kept.add_to(checkpoint)
         for callback in trainer.callbacks if trainer else ():  # type: ignore[attr-defined]
             if hasattr(callback, "on_save_weights"):
                 callback.on_save_weights(trainer, self, checkpoint)
@@ -234,11 +250,17 @@ class GANModule(LightningModule):
             checkpoint["gan"] = capture(self.trainer, self.updates, self.schedules, self._progress)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what ``on_train_start`` restores, if this is for training."""
+        """Keep what ``on_train_start`` restores, if this is for training.
+
+        Raises:
+            ValueError: training cannot go on from ``checkpoint``, because parts of it are missing; names them.
+        """
         trainer = attached_trainer(self)
-        if trainer is not None and trainer.state.fn == TrainerFn.FITTING and "gan" in checkpoint:
+        if trainer is not None and trainer.state.fn == TrainerFn.FITTING:
+            check_complete(checkpoint, self.updates)
             self._resumed = checkpoint["gan"]
             self._progress.resumed(replay(trainer, checkpoint))
+            self._kept.take_from(trainer, checkpoint)
 
     def _optimizers(self) -> list[LightningOptimizer]:
         optimizers = self.optimizers()

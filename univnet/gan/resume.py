@@ -15,6 +15,7 @@ from lightning.pytorch import Trainer
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
+from univnet.gan.endurance.logs import mark, rewind
 from univnet.gan.lightning_internals import set_loops, validation_is_due
 from univnet.gan.rng import rng_state, set_rng_state
 from univnet.gan.schedules import Schedules
@@ -48,30 +49,46 @@ class Progress:
     """Follows a run from hook to hook; knows its :class:`Position` at any time between two training steps."""
 
     def __init__(self) -> None:
-        self._last = Position()  # at the end of the last micro-batch, as if nothing were due
-        self._epoch_ended = False
+        self.resumed(Position())
+
+    def resumed(self, position: Position) -> None:
+        """Go on from a checkpoint's position."""
+        self._last = position  # at the end of the last micro-batch
+        self._untouched = True  # nothing has followed it yet
+        self._epoch_ended = self._fetching = False
+        self._numbers: dict[str, Any] | None = None  # the random numbers then, or when the next fetch began
 
     def stepped(self, trainer: Trainer) -> None:
         """A training step is done."""
-        loop = trainer.fit_loop.epoch_loop
-        self._last = Position(trainer.current_epoch, loop.batch_idx + 1, loop.total_batch_idx + 1, trainer.global_step)
-        self._epoch_ended = False
+        loop, epoch = trainer.fit_loop.epoch_loop, trainer.current_epoch
+        batches, total = loop.batch_idx + 1, loop.total_batch_idx + 1
+        self._last = Position(epoch, batches, total, trainer.global_step, epoch_end=trainer.is_last_batch)
+        self._untouched = self._epoch_ended = self._fetching = False
+
+    def micro_batch_ended(self, trainer: Trainer) -> None:
+        """A micro-batch is wholly behind; what follows may draw random numbers."""
+        self._untouched = False
+        self._numbers = rng_state()
+
+    def fetches(self) -> None:
+        """The next micro-batch is about to be fetched, which may draw random numbers as well."""
+        self._fetching, self._numbers = True, rng_state()
 
     def epoch_ended(self) -> None:
         """The epoch is wholly behind."""
-        self._epoch_ended = True
+        self._epoch_ended, self._fetching = True, False
 
     def position(self, trainer: Trainer) -> Position:
         """Return where ``trainer`` stands."""
         last = self._last
         if self._epoch_ended:
             return Position(last.epoch + 1, 0, last.total_batches, last.steps)
-        epoch_end = last.batches > 0 and trainer.is_last_batch
-        return replace(last, validation=validation_is_due(trainer), epoch_end=epoch_end)
+        return last if self._untouched else replace(last, validation=validation_is_due(trainer))
 
-    def resumed(self, position: Position) -> None:
-        """Go on from a checkpoint's position."""
-        self._last, self._epoch_ended = position, False
+    def random_numbers(self, trainer: Trainer) -> dict[str, Any]:
+        """Return the state of the random number generators there: a validation or a fetch begun is begun again."""
+        again = self._fetching or (trainer.validating and self.position(trainer).validation)
+        return self._numbers if again and self._numbers is not None else rng_state()
 
 
 def capture(
@@ -79,7 +96,7 @@ def capture(
 ) -> dict[str, Any]:
     """Return the state to save, the same on every rank; all ranks must call it. Safe for ``weights_only`` loading."""
     states = {name: player.state_dict() for name, player in players.items()}
-    random = [rng_state()]
+    random = [progress.random_numbers(trainer)]
     if trainer.world_size > 1 and dist.is_initialized():
 
         def mean_over_ranks(grad: Tensor) -> Any:
@@ -88,10 +105,34 @@ def capture(
         for state in states.values():  # by linearity, the ranks' mean serves each of them
             state["grads"] = apply_to_collection(state["grads"], Tensor, mean_over_ranks)
         random *= trainer.world_size
-        dist.all_gather_object(random, rng_state())
+        dist.all_gather_object(random, random[0])
     schedules.see(trainer)
     position = asdict(progress.position(trainer))
-    return {"players": states, "rng": random, "watched": schedules.seen, "position": position}
+    logs = mark(trainer.loggers) if trainer.is_global_zero else {}
+    return {"players": states, "rng": random, "watched": schedules.seen, "position": position, "logs": logs}
+
+
+def check_complete(checkpoint: Mapping[str, Any], players: Mapping[str, Player]) -> None:
+    """Check that ``checkpoint`` holds all that training goes on with.
+
+    Raises:
+        ValueError: naming everything that it lacks.
+    """
+    gan = checkpoint.get("gan", {})
+    lacks = [f"the {name}'s counters and window" for name in players if name not in gan.get("players", {})]
+    if len(checkpoint.get("optimizer_states", ())) != len(players):
+        lacks.append("the state of both optimizers")
+    lacks += [what for part, what in _PARTS.items() if part not in gan]
+    if "fit_loop" not in checkpoint.get("loops", {}):
+        lacks.append("the place in the run")
+    if lacks:
+        raise ValueError(
+            f"training cannot go on from this checkpoint, which lacks {', '.join(lacks)}: it holds weights alone or is "
+            f"not of this package; give one that training has written, or begin a new run from its weights"
+        )
+
+
+_PARTS = {"rng": "the random numbers", "watched": "the metrics that schedules watch"}
 
 
 def replay(trainer: Trainer, checkpoint: dict[str, Any]) -> Position:
@@ -107,6 +148,11 @@ def restore(trainer: Trainer, players: Mapping[str, Player], schedules: Schedule
     for name, player in players.items():
         player.load_state_dict(state["players"][name])
     schedules.seen = dict(state["watched"])
+    if trainer.is_global_zero:
+        rewind(trainer.loggers, state.get("logs", {}), trainer.global_step)
+    if any(callback.stopping_reason.value for callback in trainer.early_stopping_callbacks):
+        log.info("early stopping has ended this run before")
+        trainer.should_stop = True
     if len(state["rng"]) == trainer.world_size:
         set_rng_state(state["rng"][trainer.global_rank])
     else:

@@ -20,6 +20,7 @@ from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_no
 from torch.optim import Optimizer
 
 from univnet.common.mistakes import Mistakes
+from univnet.gan.norm_limit import NormLimit
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,8 @@ class Updates:
         accumulate: K, the micro-batches whose mean gradient makes one update. A number, or a schedule
             ``{epoch: K}`` (epochs from 0; K is 1 until the first epoch named), as in Lightning's
             ``GradientAccumulationScheduler``.
-        clip_norm: scale the gradient down to at most this Euclidean norm; ``None``: no clipping.
+        clip_norm: scale the gradient down to at most this Euclidean norm, a number or a rule that decides it for each
+            update (``univnet.gan.NormLimit``); ``None``: no clipping.
         clip_value: clamp every element of the gradient to ±this, before ``clip_norm``; ``None``: no clipping.
         max_nonfinite: stop training after this many updates in a row were skipped because of a NaN or infinity.
             The default exceeds the 16 halvings by which fp16's first loss scale, 2**16, can fall to 1.
@@ -49,7 +51,7 @@ class Updates:
     """
 
     accumulate: int | dict[int, int] = 1
-    clip_norm: float | None = None
+    clip_norm: float | NormLimit | None = None
     clip_value: float | None = None
     max_nonfinite: int = 20
 
@@ -63,7 +65,8 @@ class Updates:
         for name in ("clip_norm", "clip_value"):
             value = getattr(self, name)
             mistakes.unless(
-                value is None or value > 0, f"{name} must be positive, or null for no clipping, got {value!r}"
+                value is None or isinstance(value, NormLimit) or value > 0,
+                f"{name} must be positive, or null for no clipping, got {value!r}",
             )
         mistakes.unless(
             _is_count(self.max_nonfinite, 1), f"max_nonfinite must be a whole number ≥ 1, got {self.max_nonfinite!r}"
@@ -95,6 +98,7 @@ class Player:
     def __init__(self, name: str, settings: Updates | None = None) -> None:
         self.name = name
         self.settings = settings or Updates()
+        self._norm_limit: NormLimit | None = None
         self.optimizer: Optimizer | None = None
         self.scaler: GradScaler | None = None
         self.reset()
@@ -109,14 +113,24 @@ class Player:
         self._epoch, self._size = 0, 1
         self._sums: dict[str, Tensor] = {}
         self.report: dict[str, Tensor | float] = {}
+        rule = self.settings.clip_norm
+        self._norm_limit = copy.deepcopy(rule) if isinstance(rule, NormLimit) else None
 
     def bind(self, optimizer: Optimizer, scaler: GradScaler | None) -> None:
         """Use ``optimizer`` and, in fp16, a copy of the loss ``scaler``.
 
         Each player has its own scaler: an overflow of one player does not change the other's scale, and a scale
         changes only when its own player's window closes.
+
+        Raises:
+            ValueError: a learning rate of the optimizer is negative, infinite or NaN.
         """
         self.optimizer = optimizer
+        rates = [float(group["lr"]) for group in optimizer.param_groups if "lr" in group]
+        if wrong := [rate for rate in rates if not 0 <= rate < math.inf]:
+            raise ValueError(
+                f"{self.name}: the learning rate of its optimizer must be a finite number, not negative; got {wrong[0]}"
+            )
         self.scaler = copy.deepcopy(scaler)
         self._norm_at_start = float(get_total_norm(self.parameters))
 
@@ -228,10 +242,24 @@ class Player:
             **{key: getattr(self, key) for key in _STATE},
             "grads": [p.grad for p in self.parameters] if self.position else [],
             "scaler": self.scaler.state_dict() if self.scaler else None,
+            "norm_limit": self._norm_limit.state_dict() if self._norm_limit else None,
+            "optimizer": type(self.optimizer).__name__,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what ``state_dict`` returned; call ``bind`` first."""
+        """Restore what ``state_dict`` returned; call ``bind`` first.
+
+        Raises:
+            ValueError: the optimizer is of another class than the one whose state was saved.
+        """
+        assert self.optimizer is not None
+        ours, theirs = type(self.optimizer).__name__, state.get("optimizer", "another class")
+        lacks = self.optimizer.defaults.keys() - self.optimizer.param_groups[0].keys()  # its options, by now loaded
+        if lacks or theirs not in (ours, "another class"):
+            raise ValueError(
+                f"{self.name}: the checkpoint's optimizer is of {theirs} and cannot go on as {ours}: keep the "
+                "optimizer, or begin a new run from the checkpoint's weights"
+            )
         for key in _STATE:
             setattr(self, key, copy.copy(state[key]))
         parameters = self.parameters
@@ -241,9 +269,11 @@ class Player:
             parameter.grad = None if grad is None else grad.to(parameter.device, copy=True)
         if self.scaler and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
+        if self._norm_limit and state.get("norm_limit"):
+            self._norm_limit.load_state_dict(state["norm_limit"])
 
     def _clip(self, parameters: list[Parameter], grads: list[Tensor], norm: Tensor) -> None:
-        by_norm, by_value = self.settings.clip_norm, self.settings.clip_value
+        by_norm, by_value = self._norm_limit or self.settings.clip_norm, self.settings.clip_value
         if by_norm is None and by_value is None:
             return
         clipped = torch.zeros((), dtype=torch.bool, device=norm.device)
@@ -252,8 +282,9 @@ class Player:
             clip_grad_value_(parameters, by_value)
             norm = get_total_norm(grads)
         if by_norm is not None:
-            clipped = clipped | (norm > by_norm)
-            clip_grads_with_norm_(parameters, by_norm, norm)
+            most = by_norm.limit(norm) if isinstance(by_norm, NormLimit) else by_norm
+            clipped = clipped | (norm > most)
+            clip_grads_with_norm_(parameters, most, norm)  # type: ignore[arg-type] # a scalar tensor will do
         self._clipped_updates = self._clipped_updates + clipped.int()
         self._updates_since_log += 1
 

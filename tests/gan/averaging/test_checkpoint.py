@@ -77,7 +77,7 @@ def resumable(folder: Path, mode: str, checkpoint: Path | None = None, save: str
 @pytest.mark.parametrize(("mode", "save"), [*((mode, "after") for mode in MODES), ("updates", "before")])
 def test_resume_at_every_micro_batch(mode: str, save: str, tmp_path: Path) -> None:
     final, rows, saver = resumable(tmp_path, mode, save=save)
-    assert len(saver.rows) == 36
+    assert len(saver.rows) == 45
     for stop, logged in saver.rows.items():
         again, later, _ = resumable(tmp_path, mode, tmp_path / f"{stop}.ckpt")
         assert_equal_leaves(again, final)

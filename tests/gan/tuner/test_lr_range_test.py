@@ -171,7 +171,7 @@ def test_it_starts_from_a_checkpoint_as_training_would(tmp_path: Path) -> None:
     quiet_trainer(tmp_path, max_steps=19, max_epochs=-1).fit(new(), loader(), ckpt_path=path, weights_only=True)
     real = list(losses)
     found = Tuner(quiet_trainer(tmp_path)).lr_find(
-        new(), loader(), rates=[1e-2] * 12, smoothing=0, update_attr=False, ckpt_path=path
+        new(), loader(), rates=[1e-2] * 12, smoothing=0, early_stop_threshold=None, update_attr=False, ckpt_path=path
     )
     assert len(real) == 12
     assert found.results["loss"] == real

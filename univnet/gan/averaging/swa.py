@@ -83,7 +83,7 @@ class StochasticWeightAveraging(Averaging):
         mistakes = Mistakes(self)
         rates = swa_lrs if isinstance(swa_lrs, list) else [swa_lrs]
         mistakes.unless(
-            bool(rates) and all(isinstance(rate, float) and rate > 0 for rate in rates),
+            bool(rates) and all(isinstance(rate, float) and 0 < rate < math.inf for rate in rates),
             f"swa_lrs must be a positive float, or a list of positive floats, got {swa_lrs!r}",
         )
         start = swa_epoch_start

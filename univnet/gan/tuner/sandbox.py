@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 
 from univnet.gan.lightning_internals import own_hyperparameters, parts_with_state, start_from_fresh_loops
 from univnet.gan.module import GANModule
+from univnet.gan.refusals import refuse_one_optimizer_techniques
 from univnet.gan.rng import preserved
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -43,8 +44,10 @@ def trial(
 
     Raises:
         KeyboardInterrupt: on Ctrl-C, for which Lightning would end the process.
+        MisconfigurationException: if ``trainer`` cannot train two players.
         ValueError: if the module cannot be copied.
     """
+    refuse_one_optimizer_techniques(trainer)
     with ExitStack() as stack:
         stack.callback(garbage_collection_cuda)  # runs last, when nothing refers to the copy any more
         for thing in (*parts_with_state(trainer), *_parts(datamodule, train_dataloaders, val_dataloaders)):

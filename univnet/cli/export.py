@@ -1,0 +1,85 @@
+"""The ``export`` verb: a trained vocoder for other software, or for others to use."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from univnet.cli.messages import UsageError, VerbParser
+from univnet.vocoder import Vocoder
+from univnet.weights.sources import Weights, read_weights
+from univnet.weights.writing import write_safetensors
+
+TARGETS = {
+    "folder": "safetensors, JSON and a model card, which Vocoder.from_pretrained and --init_from read",
+    "transformers": "a folder that transformers.UnivNetModel and its feature extractor load",
+    "mindslab": "a checkpoint of the reference's code (maum-ai/univnet), both players",
+    "onnx": "an ONNX model with dynamic batch and length",
+    "torch-export": "a program of torch.export with dynamic batch and length (.pt2)",
+}
+FOLDERS = ("folder", "transformers")
+
+
+def run(argv: Sequence[str]) -> None:
+    """Parse the verb's arguments and write what ``--to`` names.
+
+    Raises:
+        UsageError: for arguments that do not fit; before anything is written.
+        FileNotFoundError, ValueError: for a source that cannot be read, or expressed there.
+    """
+    about = "; ".join(f"{name}: {what}" for name, what in TARGETS.items())
+    parser = VerbParser(prog="univnet export", description=f"{__doc__} {about}.")
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        type=Path,
+        help="of training or of the reference, or a published folder or its name on the hub",
+    )
+    parser.add_argument("--to", required=True, choices=TARGETS, help="what to write")
+    parser.add_argument("--output", required=True, type=Path, help="the file or folder; made where missing")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is there (default: refuse)")
+    parser.add_argument(
+        "--weights",
+        choices=("auto", "averaged", "raw"),
+        default="auto",
+        help="which of the checkpoint's generator (default: the averaged ones if there are any)",
+    )
+    parser.add_argument("--data", help="for the model card: what it was trained on")
+    parser.add_argument("--license", help="for the model card: of the weights, such as cc-by-4.0")
+    options = parser.parse_args(argv)
+    target: Path = options.output
+    if target.exists() and target.is_dir() != (options.to in FOLDERS):
+        wanted = "folder" if options.to in FOLDERS else "file"
+        raise UsageError(f"--to {options.to} writes a {wanted}, which {target} is not: name another --output")
+    there = any(target.iterdir()) if target.is_dir() else target.exists()
+    if there and not options.overwrite:
+        raise UsageError(f"{target} is there already: give --overwrite, or another --output")
+    source = read_weights(options.checkpoint, options.weights)
+    told = {name: getattr(options, name) for name in ("data", "license") if getattr(options, name)}
+    print(export(source, options.to, target, told))
+
+
+def export(source: Weights, to: str, target: Path, about: dict[str, str] | None = None) -> Path:
+    """Write ``source`` to ``target`` in the form ``to``, a key of ``TARGETS``; return ``target``.
+
+    Raises:
+        ValueError: it cannot be expressed there.
+    """
+    generator, mel = source.build()
+    if to == "mindslab":
+        from univnet.weights.mindslab import to_mindslab, write_mindslab
+
+        step = int(source.about.get("updates", 0))
+        return write_mindslab(target, to_mindslab(generator, source.build_discriminator(), mel, step))
+    vocoder = Vocoder(generator, mel)
+    if to == "transformers":
+        from univnet.weights.transformers_folder import write_transformers
+
+        return write_transformers(target, vocoder.generator, mel)
+    if to == "folder":
+        vocoder.about = source.about
+        vocoder.save_pretrained(target, about)
+        if source.discriminator:
+            write_safetensors(target / "discriminator.safetensors", source.discriminator)
+        return target
+    from univnet.weights.graph import write_onnx, write_program
+
+    return write_onnx(target, vocoder) if to == "onnx" else write_program(target, vocoder)

@@ -1,0 +1,1 @@
+"""What lets a run be stopped at any moment without a loss. Import from the modules."""

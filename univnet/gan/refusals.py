@@ -1,0 +1,77 @@
+"""What Lightning offers to one optimizer alone is refused before data are read, with the name of ours in its place."""
+
+from collections.abc import Iterator
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    StochasticWeightAveraging,
+    WeightAveraging,
+)
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from univnet.gan.lightning_internals import ddp_options, drop_searches
+
+_ACCUMULATE = "set {0}generator_updates.accumulate and {0}discriminator_updates.accumulate"
+_CLIP = "set {0}generator_updates.clip_norm or .clip_value, and those of {0}discriminator_updates"
+_EMA = "use univnet.gan.ExponentialMovingAverage, a callback for each player"
+# Lightning's callbacks, and what stands in their place.
+_CALLBACKS = {
+    GradientAccumulationScheduler: f"{_ACCUMULATE}, each a number or {{{{epoch: number}}}}",
+    StochasticWeightAveraging: "use univnet.gan.StochasticWeightAveraging, a callback for each player",
+    WeightAveraging: _EMA,
+    LearningRateFinder: "use the verb find-lr, or univnet.gan.Tuner(trainer).lr_find(model)",
+    BatchSizeFinder: "use the verb find-batch-size, or univnet.gan.Tuner(trainer).scale_batch_size(model)",
+}
+
+
+def refuse_one_optimizer_techniques(
+    trainer: Trainer, model: str = "", kind: type[Exception] = MisconfigurationException
+) -> None:
+    """Raise one error that names everything about ``trainer`` that cannot train two players, if anything.
+
+    Args:
+        trainer: the trainer that is to fit a :class:`~univnet.gan.GANModule`.
+        model: what the names of the module's options begin with: ``"model."`` on the command line.
+        kind: the error to raise.
+
+    Raises:
+        MisconfigurationException: or another ``kind``: each technique and what stands in its place.
+    """
+    found = list(_found(trainer, model))
+    drop_searches(trainer)  # Lightning's Tuner leaves its callback behind when a fit raises
+    if found:
+        raise kind(f"Lightning's techniques for one optimizer cannot serve two: {'; '.join(found)}")
+
+
+def _found(trainer: Trainer, model: str) -> Iterator[str]:
+    if trainer.accumulate_grad_batches != 1:
+        yield f"accumulate_grad_batches: {_ACCUMULATE.format(model)}"
+    if trainer.gradient_clip_val is not None:
+        yield f"gradient_clip_val: {_CLIP.format(model)}"
+    elif trainer.gradient_clip_algorithm is not None:
+        yield f"gradient_clip_algorithm: {_CLIP.format(model)}"
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        for theirs, ours in _CALLBACKS.items():
+            if isinstance(callback, theirs):
+                yield f"{type(callback).__name__}: {ours.format(model)}"
+                break
+    if mistake := strategy_mistake(trainer.strategy):
+        yield mistake
+
+
+def strategy_mistake(strategy: Strategy) -> str | None:
+    """Return why ``strategy`` cannot train two players, and what can; ``None`` where it can."""
+    if isinstance(strategy, DDPStrategy):
+        # In each player's turn the other's parameters get no gradient. Without a word on it, setup gives the flag.
+        if ddp_options(strategy).get("find_unused_parameters", True):
+            return None
+        return (
+            "Two players need find_unused_parameters=True: use strategy=ddp or strategy=ddp_find_unused_parameters_true"
+        )
+    if isinstance(strategy, SingleDeviceStrategy):
+        return None
+    return f"{type(strategy).__name__} cannot train two players: use strategy=auto or strategy=ddp"

@@ -1,0 +1,1 @@
+"""Weights in and out: published folders, other software's checkpoints, graphs for other runtimes."""

@@ -1,0 +1,205 @@
+"""Weights from wherever they come: our checkpoints, published folders, the reference's checkpoints, bare files."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from univnet.audio import LogMelSpectrogram
+from univnet.gan import averaged_weights
+from univnet.models import (
+    Discriminator,
+    MultiPeriodDiscriminator,
+    MultiResolutionSpectrogramDiscriminator,
+    generator_class,
+    generator_name,
+)
+from univnet.weights.folder import find_folder, read_folder
+from univnet.weights.mindslab import from_mindslab
+from univnet.weights.reading import build_generator, build_mel, check_tensors, fill, read_pickle, read_safetensors
+
+Choice = Literal["auto", "averaged", "raw"]
+_PLAYERS = ("generator", "discriminator")
+# The window of each of UnivNet's resolutions, by the FFT size that names its weights: (hop, window), in samples.
+_RESOLUTIONS = {1024: (120, 600), 2048: (240, 1200), 512: (50, 240)}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a file of weights holds, by our names.
+
+    Attributes:
+        where: the file, for messages.
+        kind: what it is, in words.
+        generator: the generator's weights, weight-normed or as they take effect; empty where there are none.
+        discriminator: the discriminator's, likewise.
+        generator_config: the generator's arguments, if they are told.
+        generator_class: the name that the generator's class is registered under.
+        mel_config: the mel-spectrogram's arguments, if they are told.
+        discriminator_built: the discriminator itself, if the file tells how it is built.
+        about: what is known of the training.
+    """
+
+    where: str
+    kind: str
+    generator: dict[str, Tensor] = field(default_factory=dict)
+    discriminator: dict[str, Tensor] = field(default_factory=dict)
+    generator_config: dict[str, Any] | None = None
+    generator_class: str = "Generator"
+    mel_config: dict[str, Any] | None = None
+    discriminator_built: Discriminator | None = None
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def build(self) -> tuple[Any, LogMelSpectrogram]:
+        """Return the generator and its mel-spectrogram.
+
+        Raises:
+            ValueError: the file does not tell how they are built, or does not fit what it tells.
+        """
+        if self.generator_config is None or self.mel_config is None:
+            raise ValueError(f"{self.where} is {self.kind}, which does not tell how its generator is built")
+        try:
+            kind = generator_class(self.generator_class)
+        except ValueError as error:
+            raise ValueError(f"{self.where}: {error}") from error
+        generator = build_generator(self.generator_config, self.generator, self.where, kind)
+        return generator, build_mel(self.mel_config, generator, self.where)
+
+    def build_discriminator(self) -> Discriminator:
+        """Return the discriminator.
+
+        Raises:
+            ValueError: there is none, or one that is not UnivNet's.
+        """
+        if self.discriminator_built is not None:
+            return self.discriminator_built
+        if not self.discriminator:
+            raise ValueError(f"{self.where} is {self.kind} and holds no discriminators, which this needs")
+        names = {name.split(".")[2] for name in self.discriminator if name.count(".") > 2}
+        sizes, periods = (
+            [int(name[4:]) for name in _in_order(self.discriminator) if name.startswith(f"{kind}_") and name in names]
+            for kind in ("mrd", "mpd")
+        )
+        if unknown := sorted(set(sizes) - _RESOLUTIONS.keys()):
+            raise ValueError(f"{self.where}: the window of the discriminator mrd_{unknown[0]} is not told in the file")
+        mrd, mpd = self._widths("mrd", sizes), self._widths("mpd", periods)
+        with torch.device("meta"):
+            discriminator = Discriminator(
+                MultiResolutionSpectrogramDiscriminator(
+                    [(size, *_RESOLUTIONS[size]) for size in sizes], channels=mrd[0] if mrd else 1
+                ),
+                MultiPeriodDiscriminator(periods, channels=mpd or [1]),
+            )
+        fill(discriminator, self.discriminator, self.where)
+        return discriminator
+
+    def _widths(self, kind: str, parts: list[int]) -> list[int]:
+        """Return the channels of the convolutions before the last, of the first of these sub-discriminators."""
+        start = f"{kind}.discriminators.{kind}_{parts[0]}.convs." if parts else "none"
+        biases = (name for name in self.discriminator if name.startswith(start) and name.endswith("bias"))
+        return [self.discriminator[name].numel() for name in biases]
+
+
+def read_weights(path: str | PathLike[str], weights: Choice = "auto") -> Weights:
+    """Read the weights in ``path``; only tensors and plain values are read.
+
+    Args:
+        path: a checkpoint of our training or of the reference's; a folder that ``save_pretrained`` or ``transformers``
+            wrote, or its name on the hub; a safetensors file or a state dict, with ``generator.`` and
+            ``discriminator.`` before the names, or of the generator alone.
+        weights: which of our checkpoint's generator: ``"auto"`` takes the averaged ones where there are any.
+
+    Raises:
+        FileNotFoundError: there is no such file or folder.
+        ValueError: it is damaged, holds code, or no weights that are known here.
+    """
+    path = Path(path)
+    if not path.is_file():
+        found = find_folder(path)
+        published = read_folder(found)
+        state = published.generator.state_dict()
+        return Weights(
+            str(found),
+            "a published folder",
+            state,
+            _beside(found),
+            generator_config=_config(published.generator),
+            generator_class=generator_name(type(published.generator)),
+            mel_config=published.mel.config,
+            about=published.about,
+        )
+    content = read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{path} holds no weights by name")
+    if {"univnet", "state_dict"} <= content.keys():
+        return _of_checkpoint(content, str(path), weights)
+    if "model_g" in content:
+        model = from_mindslab(content, str(path))
+        return Weights(
+            str(path),
+            "a checkpoint of the reference",
+            model.generator.state_dict(),
+            {} if model.discriminator is None else dict(model.discriminator.state_dict()),
+            generator_config=model.generator.config,
+            mel_config=model.mel.config,
+            discriminator_built=model.discriminator,
+            about={"updates": model.step} if model.step else {},
+        )
+    state = check_tensors(content, str(path))
+    players = _by_player(state) or {"generator": state}
+    return Weights(str(path), "a file of bare weights", players.get("generator", {}), players.get("discriminator", {}))
+
+
+def _of_checkpoint(checkpoint: Mapping[str, Any], where: str, weights: Choice) -> Weights:
+    players = _by_player(check_tensors(checkpoint["state_dict"], where))
+    averaged = None if weights == "raw" else averaged_weights(checkpoint)
+    if averaged is None and weights == "averaged":
+        raise ValueError(f"{where} holds no averaged weights: take 'auto' or 'raw'")
+    about = checkpoint["univnet"]
+    return Weights(
+        where,
+        "a checkpoint of univnet's training",
+        averaged or players.get("generator", {}),
+        players.get("discriminator", {}),
+        generator_config=about.get("generator"),
+        generator_class=about.get("generator_class", "Generator"),  # older checkpoints do not say
+        mel_config=about.get("mel"),
+        about=history(checkpoint) | {"weights": "averaged" if averaged else "raw"},
+    )
+
+
+def history(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a checkpoint of ours tells of its training: the updates, and the metrics it was chosen by."""
+    kept = [state for state in checkpoint.get("callbacks", {}).values() if isinstance(state, dict)]
+    scores = {state.get("monitor"): state.get("current_score") for state in kept}
+    metrics = {name: float(score) for name, score in scores.items() if name and score is not None}
+    known = {"updates": checkpoint.get("global_step"), "metrics": metrics}
+    return {name: value for name, value in known.items() if value}
+
+
+def _by_player(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Return each player's weights without its name before theirs; empty where none has one."""
+    players = {
+        player: {n.removeprefix(f"{player}."): v for n, v in state.items() if n.startswith(f"{player}.")}
+        for player in _PLAYERS
+    }
+    return {player: weights for player, weights in players.items() if weights}
+
+
+def _beside(folder: Path) -> dict[str, Tensor]:
+    path = folder / "discriminator.safetensors"
+    return read_safetensors(path) if path.is_file() else {}
+
+
+def _config(generator: Any) -> dict[str, Any]:
+    config: dict[str, Any] = generator.config
+    return config
+
+
+def _in_order(state: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of the sub-discriminators, each once, in their order."""
+    return list(dict.fromkeys(name.split(".")[2] for name in state if name.count(".") > 2))
