@@ -16,7 +16,7 @@ from collections import Counter
 from pathlib import Path
 from random import Random
 
-from support.enduring import SIGNALS, Blow, Plan, leavings, prepare, start
+from support.enduring import SIGNALS, Blow, Plan, leavings, start
 from support.state import assert_same
 
 CHAIN = 5  # ends of one run at most
@@ -73,7 +73,6 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where runs are kept while they last (default: a temporary one)")
     args = parser.parse_args()
     folder = args.folder or Path(tempfile.mkdtemp(prefix="endurance-"))
-    prepare()
     count: Counter[str] = Counter()
     begun = time.monotonic()
     print(f"seed {args.seed}, in {folder}, {os.cpu_count()} cores", flush=True)

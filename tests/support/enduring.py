@@ -6,16 +6,13 @@ that TensorBoard shows, and the best checkpoint.
 """
 
 import contextlib
-import importlib
 import logging
 import multiprocessing
 import os
 import signal
 import sys
 import tempfile
-import time
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -32,6 +29,7 @@ from support.resuming import Validated, plateaus, schedulers
 from support.toy import ToyGAN, quiet_trainer, toy_data
 from univnet.callbacks import LastCheckpoint
 from univnet.data import EpochSampler, ResumableDataLoader
+from univnet.data.datamodule import _leave_stopping_to_the_trainer
 from univnet.gan import ExponentialMovingAverage, StochasticWeightAveraging, Updates
 from univnet.gan.endurance.newest import newest_whole
 
@@ -84,6 +82,7 @@ class Blow:
     what: int
     where: str
     when: float
+    to_all: bool = False  # after a time: to its workers, too
 
     @classmethod
     def drawn(cls, draw: Random, usual: float, whats: tuple[int, ...] = (signal.SIGKILL,)) -> "Blow":
@@ -93,7 +92,9 @@ class Blow:
             return cls(what, draw.choice(HOOKS), draw.randint(1, 12))
         if kind < 0.6:
             return cls(what, draw.choice(FILES), draw.randint(1, 40))
-        return cls(what, "time", draw.uniform(0, usual))
+        return cls(
+            what, "time", draw.uniform(0.1, usual), to_all=draw.random() < 0.5
+        )  # not before the process is set up
 
 
 class Strike(Callback):
@@ -130,8 +131,9 @@ def train(folder: Path, plan: Plan, blow: Blow | None = None, strategy: Any = "a
     gan: ToyGAN = Validated(*updates, noise=0.5, schedulers=make, dtype=dtype)
     data = toy_data(40, dtype)
     sampler = EpochSampler(data, options.get("devices", 1), int(os.environ.get("LOCAL_RANK", 0)))
-    loader = ResumableDataLoader(data, 4, sampler, num_workers=plan.workers)
-    validation = ResumableDataLoader(toy_data(12, dtype), 4, shuffle=False, num_workers=plan.workers)
+    reading: dict[str, Any] = {"num_workers": plan.workers, "worker_init_fn": _leave_stopping_to_the_trainer}
+    loader = ResumableDataLoader(data, 4, sampler, **reading)
+    validation = ResumableDataLoader(toy_data(12, dtype), 4, shuffle=False, **reading)
     checkpoints = folder / "checkpoints"
     newest = newest_whole(checkpoints.glob("*.ckpt"))
     if newest is None:  # a run from the start has a folder of its own
@@ -170,8 +172,11 @@ def train(folder: Path, plan: Plan, blow: Blow | None = None, strategy: Any = "a
 
 def _child(folder: Path, plan: Plan, blow: Blow | None) -> None:
     os.setpgid(0, 0)  # so that signals can be sent to its workers, too
-    for number in (*SIGNALS, signal.SIGINT):
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    torch.set_num_threads(1)  # threads of OpenMP do not survive a fork
+    warnings.simplefilter("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
     with open(folder / "said.txt", "a") as said:
         os.dup2(said.fileno(), 1)
         os.dup2(said.fileno(), 2)
@@ -195,22 +200,15 @@ def start(folder: Path, plan: Plan, blow: Blow | None = None, patience: float = 
             process.join(blow.when)
             if process.exitcode is None:
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(process.pid or 0, blow.what)
+                    (os.killpg if blow.to_all else os.kill)(process.pid or 0, blow.what)
         process.join(patience)
         if process.exitcode is None:
             raise TimeoutError(f"{folder}: the run has not ended {patience:g} s after {blow}")
         return process.exitcode
     finally:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid or 0, signal.SIGKILL)  # what a killed trainer's workers would see to in some seconds
         process.join()
-
-
-def prepare() -> None:
-    """Load all that a start needs, so that its process is forked with it, and keep it quiet."""
-    torch.set_num_threads(1)  # threads of OpenMP do not survive a fork
-    warnings.simplefilter("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    importlib.import_module("torch.utils.tensorboard")
 
 
 def scalars(folder: Path) -> list[tuple[str, int, float]]:
@@ -247,13 +245,3 @@ def leavings(folder: Path) -> dict[str, Any]:
         "scalars": scalars(folder),
         "files": sorted(path.name for path in checkpoints.iterdir() if path.name != ".lock"),
     }
-
-
-@contextlib.contextmanager
-def timed() -> Iterator[list[float]]:
-    """Yield a list to which the seconds spent inside are added."""
-    spent, begun = list[float](), time.monotonic()
-    try:
-        yield spent
-    finally:
-        spent.append(time.monotonic() - begun)
