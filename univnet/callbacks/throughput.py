@@ -11,7 +11,7 @@ def sample_rate_of(pl_module: LightningModule, callback: Callback) -> int:
     """Return the module's ``sample_rate`` in Hz, for a callback that needs one.
 
     Raises:
-        MisconfigurationException: the module has none.
+        MisconfigurationException: if the module has none.
     """
     if not hasattr(pl_module, "sample_rate"):
         raise MisconfigurationException(
