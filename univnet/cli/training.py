@@ -15,9 +15,9 @@ from univnet.callbacks import AudioThroughput, LastCheckpoint, UpdateProgressBar
 from univnet.cli.configs import ConfigFile
 from univnet.cli.messages import UsageError, exit_with_error, parsing_mistake
 from univnet.cli.runs.given import given_options
-from univnet.cli.runs.last_run import continue_in, find_checkpoint, note_job
 from univnet.cli.runs.resuming import Resuming, carried, resumed_options
 from univnet.data import AudioDataModule
+from univnet.gan.endurance.last_run import continue_in, find_checkpoint, note_job
 from univnet.gan.refusals import refuse_one_optimizer_techniques
 from univnet.module import UnivNet
 from univnet.runtime import keep_freed_memory
@@ -163,13 +163,17 @@ class TrainingCLI(LightningCLI):
         asked = config.get("ckpt_path")
         if asked not in (None, "auto") and config.get("init_from"):
             raise UsageError("--init_from starts a new run and --ckpt_path goes on with one: give one of the two")
-        found = find_checkpoint(asked, config.trainer.logger)
+        loggers = _with_folders(config.trainer.logger)
+        where = loggers[0].init_args if loggers else None
+        found = find_checkpoint(asked, where and Path(where.save_dir) / (where.get("name") or ""))
         config.ckpt_path = None if found is None else str(found)
         if found is not None:
             config.init_from = None  # what a run that is queued again, or one with auto, has started from
             self._checkpoint = read_checkpoint(found)  # a damaged one is refused before anything is built or written
             if str(found) != asked:
-                continue_in(found.parent.parent, config.trainer.logger, self._checkpoint)
+                continue_in(found.parent.parent, self._checkpoint)
+                for each in loggers:
+                    each.init_args.version = found.parent.parent.name
             if self.subcommand == "fit":
                 self._resume(self._checkpoint, config)
         elif self.subcommand == "validate":
@@ -228,3 +232,9 @@ class TrainingCLI(LightningCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
+
+
+def _with_folders(logger: Any) -> list[Any]:
+    """Return the configurations of those of the trainer's loggers that write to a folder."""
+    loggers = logger if isinstance(logger, list) else [logger]
+    return [each for each in loggers if hasattr(each, "get") and (each.get("init_args") or {}).get("save_dir")]

@@ -20,6 +20,7 @@ from univnet.gan.lightning_internals import attached_trainer, ddp_options, lent_
 from univnet.gan.precision import no_autocast
 from univnet.gan.refusals import refuse_one_optimizer_techniques, strategy_mistake
 from univnet.gan.resume import Progress, capture, check_complete, check_optimizers, replay, restore
+from univnet.gan.rng import set_apart
 from univnet.gan.schedules import Schedules
 from univnet.gan.updates import Player, Updates, frozen
 
@@ -229,6 +230,7 @@ class GANModule(LightningModule):
         self.schedules.check_lengths(self.trainer)
         resumed, self._resumed = self._resumed, None
         if resumed is None and self.global_step == 0:
+            set_apart(self.global_rank)
             self._kept = Kept()
         if resumed is not None:
             restore(self.trainer, self.updates, self.schedules, resumed)

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from univnet.gan.endurance.logs import mark, rewind
 from univnet.gan.lightning_internals import set_loops, validation_is_due
-from univnet.gan.rng import rng_state, set_rng_state
+from univnet.gan.rng import rng_state, set_apart, set_rng_state
 from univnet.gan.schedules import Schedules
 from univnet.gan.updates import Player
 
@@ -181,6 +181,7 @@ def restore(trainer: Trainer, players: Mapping[str, Player], schedules: Schedule
     if len(state["rng"]) == trainer.world_size:
         set_rng_state(state["rng"][trainer.global_rank])
     else:
+        set_apart(trainer.global_rank)
         log.warning("random numbers differ from the run resumed: it had %d processes", len(state["rng"]))
 
 
