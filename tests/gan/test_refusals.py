@@ -110,7 +110,21 @@ def test_another_optimizer_does_not_go_on(tmp_path: Path, before: str, now: str,
         for player in saved["gan"]["players"].values():
             del player["optimizer"]
         torch.save(saved, path)
-    with pytest.raises(ValueError, match=r"generator: the checkpoint's optimizer is of .* cannot go on as"):
+    with pytest.raises(ValueError, match="do not fit: the generator's is of"):
         quiet_trainer(tmp_path, max_epochs=2).fit(
             ToyGAN(optimizer=now), toy_loader(8), ckpt_path=path, weights_only=True
         )
+
+
+@pytest.mark.parametrize(("which", "told"), [(0, "lasts 3 steps and the run 5"), (1, "is shorter than the run")])
+def test_a_schedule_that_ends_before_the_run_is_told(tmp_path: Path, which: int, told: str) -> None:
+    def one_cycle(*optimizers: Any) -> Any:
+        cycle = torch.optim.lr_scheduler.OneCycleLR(optimizers[which], 1e-2, total_steps=3)
+        configs: list[Any] = [{"optimizer": optimizer} for optimizer in optimizers]
+        configs[which]["lr_scheduler"] = {"scheduler": cycle, "interval": "step"}
+        return tuple(configs)
+
+    trainer = quiet_trainer(tmp_path, max_steps=5)
+    with pytest.raises(MisconfigurationException, match=told):
+        trainer.fit(ToyGAN(schedulers=one_cycle), toy_loader())
+    assert trainer.global_step == (0 if which == 0 else 4)

@@ -16,7 +16,7 @@ from collections import Counter
 from pathlib import Path
 from random import Random
 
-from support.enduring import SIGNALS, Blow, Plan, leavings, prepare, start
+from support.enduring import SIGNALS, Blow, Plan, leavings, said, start
 from support.state import assert_same
 
 CHAIN = 5  # ends of one run at most
@@ -35,7 +35,7 @@ def endure(folder: Path, draw: Random, seconds: float, count: Counter[str]) -> N
         plan = Plan.drawn(draw)
         whole = folder / f"plan{count['plans']}"
         begun = time.monotonic()
-        assert start(whole, plan) == 0, (whole / "said.txt").read_text()
+        assert start(whole, plan) == 0, said(whole)
         usual, wanted = time.monotonic() - begun, leavings(whole)
         count["plans"] += 1
         for _ in range(RUNS_PER_PLAN):
@@ -58,12 +58,12 @@ def _one(run: Path, plan: Plan, draw: Random, usual: float, count: Counter[str])
         blow = Blow.drawn(draw, usual, (signal.SIGKILL,) if kills else SIGNALS)
         status = start(run, plan, blow)
         right = (0, -blow.what) if kills else (0, -blow.what, 128 + blow.what)
-        assert status in right, f"{run}: status {status} after {blow}: {(run / 'said.txt').read_text()[-3000:]}"
+        assert status in right, f"{run}: status {status} after {blow}: {said(run)[-3000:]}"
         if status:
             count["kills" if kills else "signals"] += 1
             count[f"at {'an instant' if blow.where == 'time' else blow.where}"] += 1
     status = start(run, plan)
-    assert status == 0, f"{run}: status {status} at last: {(run / 'said.txt').read_text()[-3000:]}"
+    assert status == 0, f"{run}: status {status} at last: {said(run)[-3000:]}"
 
 
 def main() -> None:
@@ -73,7 +73,6 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where runs are kept while they last (default: a temporary one)")
     args = parser.parse_args()
     folder = args.folder or Path(tempfile.mkdtemp(prefix="endurance-"))
-    prepare()
     count: Counter[str] = Counter()
     begun = time.monotonic()
     print(f"seed {args.seed}, in {folder}, {os.cpu_count()} cores", flush=True)

@@ -16,7 +16,7 @@ def sample_rate_of(pl_module: LightningModule, callback: Callback) -> int:
     if not hasattr(pl_module, "sample_rate"):
         raise MisconfigurationException(
             f"{type(callback).__name__} counts seconds: set {type(pl_module).__name__}.sample_rate to the samples per "
-            f"second"
+            "second"
         )
     return cast(int, pl_module.sample_rate)
 

@@ -375,6 +375,10 @@ class _DueFitLoop(_FitLoop):
 class _DueEpochLoop(_EpochLoop):
     """A resumed epoch loop with something due: first of all it validates, or skips the validation that is behind it."""
 
+    @property
+    def done(self) -> bool:
+        return not self.restarting and super().done
+
     def _fetch_starts(self) -> None:
         if not self.restarting:  # else what is due comes first
             super()._fetch_starts()

@@ -19,7 +19,8 @@ from univnet.gan.endurance.kept import Kept
 from univnet.gan.lightning_internals import attached_trainer, ddp_options, lent_scaler, log_at_updates
 from univnet.gan.precision import no_autocast
 from univnet.gan.refusals import refuse_one_optimizer_techniques, strategy_mistake
-from univnet.gan.resume import Progress, capture, check_complete, replay, restore
+from univnet.gan.resume import Progress, capture, check_complete, check_optimizers, replay, restore
+from univnet.gan.rng import set_apart
 from univnet.gan.schedules import Schedules
 from univnet.gan.updates import Player, Updates, frozen
 
@@ -32,8 +33,8 @@ class GANModule(LightningModule):
     Subclass it and define ``generate``, ``generator_loss``, ``discriminator_loss``, and
     ``configure_optimizers`` (the generator's optimizer first, the discriminator's second; schedulers in any of
     Lightning's forms, ``interval: step`` counting that player's updates). A subclass that overrides
-    ``configure_callbacks``, ``setup``, ``on_train_start``, ``on_train_epoch_end``, ``on_validation_start``,
-    ``on_save_checkpoint`` or ``on_load_checkpoint`` calls ``super()``'s.
+    ``configure_callbacks``, ``setup``, ``on_fit_start``, ``on_train_start``, ``on_train_epoch_end``,
+    ``on_validation_start``, ``on_save_checkpoint`` or ``on_load_checkpoint`` calls ``super()``'s.
 
     ``trainer.global_step``, ``max_steps``, ``every_n_train_steps`` and the loggers' axis count the generator's
     updates; ``module.updates["discriminator"].steps`` and ``.micro_batches`` count the rest.
@@ -214,6 +215,11 @@ class GANModule(LightningModule):
             strategy.checkpoint_io = WholeCheckpointIO()
         log_at_updates(self.trainer)
 
+    def on_fit_start(self) -> None:
+        """Refuse optimizers that cannot go on from a checkpoint's, before its states are loaded into them."""
+        if self._resumed is not None:
+            check_optimizers(self._resumed, dict(zip(self.updates, self.trainer.optimizers, strict=False)))
+
     def on_train_start(self) -> None:
         """Bind each player to its optimizer and, after a resume, put its open window back."""
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
@@ -221,8 +227,10 @@ class GANModule(LightningModule):
             player.bind(optimizer.optimizer, scaler)
             if self.global_step == 0:
                 player.reset()
+        self.schedules.check_lengths(self.trainer)
         resumed, self._resumed = self._resumed, None
         if resumed is None and self.global_step == 0:
+            set_apart(self.global_rank)
             self._kept = Kept()
         if resumed is not None:
             restore(self.trainer, self.updates, self.schedules, resumed)
@@ -258,7 +266,8 @@ class GANModule(LightningModule):
         trainer = attached_trainer(self)
         if trainer is not None and trainer.state.fn == TrainerFn.FITTING:
             check_complete(checkpoint, self.updates)
-            self._resumed = checkpoint["gan"]
+            groups = [state["param_groups"] for state in checkpoint["optimizer_states"]]
+            self._resumed = {**checkpoint["gan"], "groups": groups}
             self._progress.resumed(replay(trainer, checkpoint))
             self._kept.take_from(trainer, checkpoint)
 

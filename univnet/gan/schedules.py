@@ -59,6 +59,23 @@ class Schedules:
             metrics = {**trainer.callback_metrics, **own}
             self.seen |= {name: float(metrics[name]) for name in names & metrics.keys()}
 
+    def check_lengths(self, trainer: Trainer) -> None:
+        """Refuse a schedule that ends before the run does, as ``OneCycleLR`` can, where both are known.
+
+        Raises:
+            MisconfigurationException: the generator's is shorter than ``max_steps``.
+        """
+        generator = next(iter(self._players.values()))
+        for config in trainer.lr_scheduler_configs:
+            scheduler, wanted = config.scheduler, trainer.max_steps // config.frequency
+            length = getattr(scheduler, "total_steps", None)
+            counted = config.interval == "step" and scheduler.optimizer is generator.optimizer
+            if counted and isinstance(length, int) and length < wanted:
+                raise MisconfigurationException(
+                    f"the generator's schedule {type(scheduler).__name__} lasts {length} steps and the run {wanted}: "
+                    "make its total_steps at least that, or max_steps smaller"
+                )
+
     def after_updates(self, trainer: Trainer, moved: Iterable[Player]) -> None:
         """Step the schedulers (``interval: step``) that are due after an update of the players in ``moved``."""
         for player in moved:
@@ -85,7 +102,13 @@ class Schedules:
     def _step(self, trainer: Trainer, config: LRSchedulerConfig) -> None:
         step = trainer.lightning_module.lr_scheduler_step
         if not isinstance(config.scheduler, ReduceLROnPlateau):
-            step(config.scheduler, None)
+            try:
+                step(config.scheduler, None)
+            except ValueError as error:
+                raise MisconfigurationException(
+                    f"the schedule {type(config.scheduler).__name__} is shorter than the run ({error}): make it "
+                    "as long as the run, in this player's updates"
+                ) from error
             return
         self.see(trainer)
         name, strict = self._watched.get(config.scheduler, (None, True))

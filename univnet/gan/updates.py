@@ -247,19 +247,7 @@ class Player:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what ``state_dict`` returned; call ``bind`` first.
-
-        Raises:
-            ValueError: the optimizer is of another class than the one whose state was saved.
-        """
-        assert self.optimizer is not None
-        ours, theirs = type(self.optimizer).__name__, state.get("optimizer", "another class")
-        lacks = self.optimizer.defaults.keys() - self.optimizer.param_groups[0].keys()  # its options, by now loaded
-        if lacks or theirs not in (ours, "another class"):
-            raise ValueError(
-                f"{self.name}: the checkpoint's optimizer is of {theirs} and cannot go on as {ours}: keep the "
-                "optimizer, or begin a new run from the checkpoint's weights"
-            )
+        """Restore what ``state_dict`` returned; call ``bind`` first."""
         for key in _STATE:
             setattr(self, key, copy.copy(state[key]))
         parameters = self.parameters
