@@ -29,6 +29,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.util import tensor_util
+from torch.utils.data import Dataset
 
 from support.resuming import Validated, plateaus, schedulers
 from support.toy import ToyGAN, quiet_trainer, toy_data
@@ -87,7 +88,7 @@ class Blow:
     what: int
     where: str
     when: float
-    to_all: bool = False  # after a time: to its workers, too
+    to_all: bool = False  # to its workers, too
 
     @classmethod
     def drawn(cls, draw: Random, usual: float, whats: tuple[int, ...] = (signal.SIGKILL,)) -> "Blow":
@@ -106,13 +107,28 @@ class Strike(Callback):
     """Sends the blow to this very process at the hook's n-th call."""
 
     def __init__(self, blow: Blow) -> None:
-        self.left, self.what = int(blow.when), blow.what
+        self.left, self.blow = int(blow.when), blow
         setattr(self, blow.where, self.count)
 
     def count(self, *_: Any, **__: Any) -> None:
         self.left -= 1
         if self.left == 0:
-            os.kill(os.getpid(), self.what)
+            (os.killpg if self.blow.to_all else os.kill)(os.getpid(), self.blow.what)
+
+
+class Missing(Dataset):
+    """Data that cannot be read while ``path`` is there."""
+
+    def __init__(self, path: Path, data: Any) -> None:
+        self.path, self.data = path, data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> Any:
+        if self.path.exists():
+            raise FileNotFoundError("a file of the validation is gone")
+        return self.data[index]
 
 
 def _strike_at_files(blow: Blow, folder: Path) -> None:
@@ -138,7 +154,7 @@ def train(folder: Path, plan: Plan, blow: Blow | None = None, strategy: Any = "a
     sampler = EpochSampler(data, options.get("devices", 1), int(os.environ.get("LOCAL_RANK", 0)))
     reading: dict[str, Any] = {"num_workers": plan.workers, "worker_init_fn": _leave_stopping_to_the_trainer}
     loader = ResumableDataLoader(data, 4, sampler, **reading)
-    validation = ResumableDataLoader(toy_data(12, dtype), 4, shuffle=False, **reading)
+    validation = ResumableDataLoader(Missing(folder / "missing", toy_data(12, dtype)), 4, shuffle=False, **reading)
     checkpoints = folder / "checkpoints"
     newest = newest_whole(checkpoints.glob("*.ckpt"))
     if newest is None:  # a run from the start has a folder of its own
@@ -179,12 +195,13 @@ def _child(folder: Path, plan: Plan, blow: Blow | None, rank: int, ranks: int, p
     os.setpgid(0, 0)  # so that signals can be sent to its workers, too
     torch.set_num_threads(1)  # threads of OpenMP do not survive a fork
     warnings.simplefilter("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
-    with open(folder / f"said{rank}.txt", "a") as said:
-        os.dup2(said.fileno(), 1)
-        os.dup2(said.fileno(), 2)
+    sys.stdout = sys.stderr = open(folder / f"said{rank}.txt", "a", buffering=1)  # noqa: SIM115 - to the process's end
+    os.dup2(sys.stdout.fileno(), 1)
+    os.dup2(sys.stdout.fileno(), 2)
+    logger = logging.getLogger("lightning.pytorch")
+    logger.handlers, logger.level = [logging.StreamHandler(sys.stderr)], logging.INFO
     print(f"start with {blow} {plan}", flush=True)
     faulthandler.dump_traceback_later(60)  # what a run that hangs waits for
     if plan.elsewhere and os.path.isdir("/dev/shm"):
@@ -194,7 +211,7 @@ def _child(folder: Path, plan: Plan, blow: Blow | None, rank: int, ranks: int, p
         return
     local = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "GROUP_RANK": 0}
     os.environ |= {name: str(value) for name, value in local.items()}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "endurance"}
     rank_zero_only.rank = rank  # found when Lightning was imported
     train(folder, plan, blow, DDPStrategy(process_group_backend="gloo"), devices=ranks)
 
@@ -260,12 +277,12 @@ def scalars(folder: Path) -> list[tuple[str, int, float]]:
     return found
 
 
-def leavings(folder: Path) -> dict[str, Any]:
+def leavings(folder: Path, best: bool = True) -> dict[str, Any]:
     """Return what a run has left behind, in a form to compare."""
     checkpoints = folder / "checkpoints"
     last = torch.load(checkpoints / "last.ckpt", weights_only=True)
     last["gan"].pop("logs")
-    best = torch.load(checkpoints / "best.ckpt", weights_only=True)["state_dict"]
+    weights = torch.load(checkpoints / "best.ckpt", weights_only=True)["state_dict"] if best else {}
     callbacks = {
         key.replace(str(folder), ""): {
             name: str(value).replace(str(folder), "") if "path" in name or "model" in name else value
@@ -279,7 +296,7 @@ def leavings(folder: Path) -> dict[str, Any]:
     return {
         "last": last,
         "callbacks": callbacks,
-        "best": best,
+        "best": weights,
         "scalars": scalars(folder),
         "files": sorted(path.name for path in checkpoints.iterdir() if path.name != ".lock"),
     }

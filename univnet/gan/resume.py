@@ -119,13 +119,14 @@ def check_complete(checkpoint: Mapping[str, Any], players: Mapping[str, Player])
     Raises:
         ValueError: naming everything that it lacks.
     """
-    gan = checkpoint.get("gan", {})
-    lacks = [f"the {name}'s counters and window" for name in players if name not in gan.get("players", {})]
+    gan, lacks = checkpoint.get("gan", {}), []
     if len(checkpoint.get("optimizer_states", ())) != len(players):
         lacks.append("the state of both optimizers")
-    lacks += [what for part, what in _PARTS.items() if part not in gan]
     if "fit_loop" not in checkpoint.get("loops", {}):
         lacks.append("the place in the run")
+    if gan or checkpoint.get("global_step") != 0:  # before the first micro-batch there is nothing of these
+        lacks += [f"the {name}'s counters and window" for name in players if name not in gan.get("players", {})]
+        lacks += [what for part, what in _PARTS.items() if part not in gan]
     if lacks:
         raise ValueError(
             f"training cannot go on from this checkpoint, which lacks {', '.join(lacks)}: it holds weights alone or is "
