@@ -4,10 +4,14 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from math import inf
-from typing import Any, ClassVar, Literal
+from os import PathLike
+from typing import Any, ClassVar, Literal, Self
 
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.plugins.precision import HalfPrecision
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
@@ -15,6 +19,7 @@ from torch.optim import Optimizer
 from univnet.audio import LogMelSpectrogram
 from univnet.common.mistakes import Mistakes
 from univnet.gan import GANModule, SharedForward, Updates
+from univnet.gan.endurance.checkpoint_io import WholeCheckpointIO
 from univnet.losses import (
     AdversarialLoss,
     FeatureMatching,
@@ -23,10 +28,21 @@ from univnet.losses import (
     MultiScaleMelLoss,
     mean_over_parts,
 )
-from univnet.models import BaseDiscriminator, BaseGenerator, Discriminator, Generator, generator_name
+from univnet.models import (
+    BaseDiscriminator,
+    BaseGenerator,
+    Discriminator,
+    Generator,
+    MultiPeriodDiscriminator,
+    MultiResolutionSpectrogramDiscriminator,
+    generator_class,
+    generator_name,
+)
 from univnet.models.checks import misfits, unfit_parts
 from univnet.runtime import compile_networks
 
+# Constructor arguments that are plain numbers, besides the learning rates.
+_NUMBERS = ("stft_weight", "discriminator_start", "discriminator_warmup", "feature_weight", "mel_weight")
 Batch = Mapping[str, Any]
 
 FUSED = ("cpu", "cuda", "mps", "xpu")  # devices on which torch's AdamW has a kernel that updates all weights at once
@@ -140,12 +156,11 @@ class UnivNet(GANModule):
         self._check_fit()
 
     def _check_fit(self) -> None:
-        names = ("stft_weight", "discriminator_start", "discriminator_warmup", "feature_weight", "mel_weight")
         mistakes = Mistakes(self)
         for name in ("generator_lr", "discriminator_lr"):
             rate = self.hparams[name]
             mistakes.unless(0 < rate < inf, f"{name} must be a positive finite number, got {rate}")
-        for name in names:
+        for name in _NUMBERS:
             value = getattr(self, name)
             mistakes.unless(value >= 0, f"{name} must not be negative, got {value}")
         mistakes.add(misfits(self.generator, self.mel.n_mels, self.mel.hop_length))
@@ -156,6 +171,16 @@ class UnivNet(GANModule):
                 ours == theirs, f"mel_loss.sample_rate is {theirs} but mel.sample_rate is {ours}: make them equal"
             )
         mistakes.raise_all()
+
+    def refuse_unfit(self, trainer: Trainer, options: str = "") -> None:
+        """Refuse what cannot train two players, and weights in half precision."""
+        super().refuse_unfit(trainer, options)
+        if isinstance(trainer.precision_plugin, HalfPrecision):
+            half = trainer.precision_plugin.precision
+            raise MisconfigurationException(
+                f"precision {half}: the losses' Fourier transforms do not exist in half precision, and small updates "
+                f"are lost in it; use {half.replace('true', 'mixed')}, which keeps weights and losses in float32"
+            )
 
     def setup(self, stage: str) -> None:
         """Prepare the networks' blocks for compiling before training, if ``compile`` is set."""
@@ -273,6 +298,47 @@ class UnivNet(GANModule):
         super().on_save_checkpoint(checkpoint)
         kind = generator_name(type(self.generator))
         checkpoint["univnet"] = {"generator": self.generator.config, "mel": self.mel.config, "generator_class": kind}
+        checkpoint["univnet"]["numbers"] = {name: getattr(self, name) for name in _NUMBERS}
+        if type(self.discriminator) is Discriminator:
+            parts = {"mrd": self.discriminator.mrd.config, "mpd": self.discriminator.mpd.config}
+            checkpoint["univnet"]["discriminator"] = parts
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls,
+        checkpoint_path: str | PathLike[str],
+        map_location: Any = "cpu",
+        strict: bool = True,
+        **arguments: Any,
+    ) -> Self:
+        """Build the module that a training checkpoint is of, with its raw weights; only plain types are read from it.
+
+        Args:
+            checkpoint_path: the file.
+            map_location: the device, as in ``torch.load``.
+            strict: the weights must be those of the module, all of them.
+            **arguments: constructor arguments in place of the file's, or which it does not have: optimizers, schedules,
+                updates, losses, and a discriminator of another class.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged, or is not of this module.
+        """
+        checkpoint = WholeCheckpointIO().load_checkpoint(checkpoint_path, map_location, weights_only=True)
+        if not isinstance(checkpoint, dict) or not {"univnet", "state_dict"} <= checkpoint.keys():
+            raise ValueError(f"{checkpoint_path} is not a checkpoint that univnet's training wrote")
+        saved = checkpoint["univnet"]
+        theirs: dict[str, Any] = {**checkpoint.get("hyper_parameters", {}), **saved.get("numbers", {})}
+        theirs["generator"] = generator_class(saved.get("generator_class", "Generator"))(**saved["generator"])
+        theirs["mel"] = LogMelSpectrogram(**saved["mel"])
+        if parts := saved.get("discriminator"):
+            mrd, mpd = MultiResolutionSpectrogramDiscriminator(**parts["mrd"]), MultiPeriodDiscriminator(**parts["mpd"])
+            theirs["discriminator"] = Discriminator(mrd, mpd)
+        module = cls(**{**theirs, **arguments})
+        if strict:
+            module.on_load_checkpoint(checkpoint)
+        module.load_state_dict(checkpoint["state_dict"], strict=strict)
+        return module.to(map_location) if isinstance(map_location, str | torch.device) else module
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another model, and say what differs."""

@@ -6,6 +6,7 @@ one.
 """
 
 import os
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from jsonargparse.typing import Path_fr
 from univnet.cli.messages import UsageError
 
 BASE = "base"
+# Some of Lightning's defaults are members of an enumeration (Timer's interval): they are written as their values.
+yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, member: dumper.represent_data(member.value))
 
 
 class ConfigFile(ActionConfigFile):

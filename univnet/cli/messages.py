@@ -23,6 +23,8 @@ HIDDEN_MESSAGES = (
     "callbacks used to create the checkpoint need to be provided",  # one's own options have changed since
     "The dirpath has changed from",  # a new folder has a best checkpoint of its own
     "Total length of .* across ranks is zero",  # data.validation=0 asks for that
+    "was called without a model",  # OnExceptionCheckpoint: no other run than this one's is meant
+    "is set, but there is no last checkpoint available",
     "litlogger",  # advertisement
     "litmodels",
     "Seed set to",

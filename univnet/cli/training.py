@@ -15,10 +15,10 @@ from univnet.callbacks import AudioThroughput, LastCheckpoint, UpdateProgressBar
 from univnet.cli.configs import ConfigFile
 from univnet.cli.messages import UsageError, exit_with_error, parsing_mistake
 from univnet.cli.runs.given import given_options
+from univnet.cli.runs.options import give_way
 from univnet.cli.runs.resuming import Resuming, carried, resumed_options
 from univnet.data import AudioDataModule
 from univnet.gan.endurance.last_run import continue_in, find_checkpoint, note_job
-from univnet.gan.refusals import refuse_one_optimizer_techniques
 from univnet.module import UnivNet
 from univnet.runtime import keep_freed_memory
 from univnet.vocoder import read_checkpoint
@@ -75,14 +75,16 @@ class RunConfig(SaveConfigCallback):
         where = trainer.log_dir
         sizes = {name: sum(p.numel() for p in net.parameters()) for name, net in pl_module.named_children()}
         parts = ", ".join(f"{name} of {size / 1e6:.2f} M parameters" for name, size in sizes.items() if size)
-        rank_zero_info(f"univnet: {parts}; logs and checkpoints in {where or trainer.default_root_dir}")
+        kept = trainer.loggers or trainer.checkpoint_callbacks
+        folder = f"logs and checkpoints in {where or trainer.default_root_dir}" if kept else "nothing is written"
+        rank_zero_info(f"univnet: {parts}; {folder}")
         if where is None or not trainer.loggers:
             return
-        folder, number = Path(where), 1
-        while (folder / self.config_filename).exists() and trainer.is_global_zero:
+        beside, number = Path(where), 1
+        while (beside / self.config_filename).exists() and trainer.is_global_zero:
             self.config_filename = "config-resumed.yaml" if number == 1 else f"config-resumed-{number}.yaml"
             number += 1
-        note_job(folder)
+        note_job(beside)
         self.overwrite = True  # of nothing: the name is free
         super().setup(trainer, pl_module, stage)
 
@@ -158,6 +160,7 @@ class TrainingCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Refuse what cannot work, and find the run that is to go on, in its folder."""
         config = self.config[self.subcommand] if self.subcommand else self.config
+        give_way(config, self._given)
         if self.subcommand == "validate" and not config.get("ckpt_path"):
             raise UsageError("validate needs a checkpoint to measure: --ckpt_path FILE, or --ckpt_path last")
         asked = config.get("ckpt_path")
@@ -189,6 +192,12 @@ class TrainingCLI(LightningCLI):
         stay, self._resuming = resumed_options(checkpoint, options, self._given)
         for name, value in stay.items():
             config[name] = value
+        made, wanted = checkpoint["global_step"], config.trainer.max_steps
+        if 0 <= wanted <= made:
+            rank_zero_info(
+                f"univnet: the checkpoint is of update {made} and trainer.max_steps is {wanted}: there is nothing left "
+                "to train; give a larger max_steps to go on"
+            )
         if "seed_everything" in stay:
             seed_everything(stay["seed_everything"], workers=True)
 
@@ -210,18 +219,30 @@ class TrainingCLI(LightningCLI):
         if checkpoint is not None:
             self.model.on_load_checkpoint(checkpoint)  # without a trainer, only a check
         if self.subcommand != "validate":
-            refuse_one_optimizer_techniques(self.trainer, "model.", UsageError)
+            self.model.refuse_unfit(self.trainer, "model.")
 
     def before_fit(self) -> None:
         """Find mistakes in the data before a folder is made for the run."""
         self.datamodule.setup()
 
-    before_validate = before_fit
+    def before_validate(self) -> None:
+        """Find mistakes in the data, and say where there is nothing to measure."""
+        self.datamodule.setup()
+        if not self.trainer.limit_val_batches:
+            raise UsageError("validate has nothing to measure: trainer.limit_val_batches is 0")
+        if not self.datamodule.validation_dataset:
+            raise UsageError(
+                "validate has nothing to measure: no recording is kept apart for validation; set data.validation to a "
+                "number of files, or name some in a manifest"
+            )
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
-        """Leave out the callbacks of every run that the trainer's switches are against."""
+        """Leave out the callbacks of every run that the trainer's switches are against, or that have a substitute."""
         switches = {"enable_progress_bar": ProgressBar, "enable_checkpointing": Checkpoint}
         off = tuple(kind for switch, kind in switches.items() if config.get(switch) is False)
+        theirs = config.get("callbacks") or []
+        if any(isinstance(each, ProgressBar) for each in (theirs if isinstance(theirs, list) else [theirs])):
+            off += (ProgressBar,)
         callbacks = [each for each in callbacks if not isinstance(each, off)]
         if self._resuming is not None:
             callbacks.append(self._resuming)

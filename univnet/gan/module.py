@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar, Self
 
 from lightning.fabric.plugins.io import TorchCheckpointIO
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DDPStrategy, ParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
@@ -190,8 +190,20 @@ class GANModule(LightningModule):
     def configure_callbacks(self) -> list[Callback]:
         """Refuse what Lightning offers to one optimizer alone: the first hook of a fit, before data are read."""
         if self.trainer.state.fn == TrainerFn.FITTING:
-            refuse_one_optimizer_techniques(self.trainer)
+            self.refuse_unfit(self.trainer)
         return []
+
+    def refuse_unfit(self, trainer: Trainer, options: str = "") -> None:
+        """Raise an error that names what ``trainer`` has that cannot train this module, and what to use instead.
+
+        Args:
+            trainer: it need not be attached yet.
+            options: what the names of this module's options begin with: ``"model."`` on the command line.
+
+        Raises:
+            MisconfigurationException: there is something.
+        """
+        refuse_one_optimizer_techniques(trainer, options)
 
     def on_micro_batch_end(self) -> None:
         """Take note: between here and the next training step, checkpoints hold the state that is reached now."""

@@ -40,6 +40,10 @@ class BaseGenerator(nn.Module, ABC):
         for module in list(self.modules()):
             if parametrize.is_parametrized(module, "weight"):
                 parametrize.remove_parametrizations(module, "weight")
+                for key, hook in list(module._load_state_dict_pre_hooks.items()):
+                    # torch leaves weight norm's behind, and with it the network cannot be pickled
+                    if "weight_norm" in getattr(getattr(hook, "hook", hook), "__qualname__", ""):
+                        del module._load_state_dict_pre_hooks[key]
 
 
 class BaseDiscriminator(nn.Module, ABC):

@@ -6,6 +6,7 @@ outputs: the activations and, last, the scores.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -80,6 +81,11 @@ class MultiResolutionSpectrogramDiscriminator(nn.Module):
         )
         _check(mistakes, {"channels": channels}, leaky_slope)
         mistakes.raise_all()
+        self.config: dict[str, Any] = {
+            "resolutions": [list(each) for each in resolutions],
+            "channels": channels,
+            "leaky_slope": leaky_slope,
+        }
         self.discriminators = nn.ModuleDict(
             {f"mrd_{r[0]}": _SpectrogramDiscriminator(*r, channels, leaky_slope) for r in resolutions}
         )
@@ -123,6 +129,13 @@ class MultiPeriodDiscriminator(nn.Module):
         _check(mistakes, {"kernel_size": kernel_size, "stride": stride}, leaky_slope)
         mistakes.unless(kernel_size % 2 == 1, f"kernel_size must be odd, got {kernel_size}")
         mistakes.raise_all()
+        self.config: dict[str, Any] = {
+            "periods": list(periods),
+            "channels": list(channels),
+            "kernel_size": kernel_size,
+            "stride": stride,
+            "leaky_slope": leaky_slope,
+        }
         self.discriminators = nn.ModuleDict(
             {f"mpd_{p}": _PeriodDiscriminator(p, channels, kernel_size, stride, leaky_slope) for p in periods}
         )

@@ -12,6 +12,8 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _OF_THE_MACHINE = (*_NO_ROOM, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EROFS, errno.ESTALE)
 _WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? ?[^)]*\) (exited unexpectedly|is killed by signal: .*?\.)")
 _MISSING = re.compile(r"No module named '([\w.]+)'")
+_STOPPING = re.compile(r"Early stopping conditioned on metric `([^`]*)` which is not available\.(.*)")
+_NUMBERED = re.compile(r"_\d+$|/(lr|updates|nonfinite|gradient_norm)$")
 _MEMORY = (
     "lower data.batch_size (the verb find-batch-size finds what fits) or data.segment_length, and make up for it with "
     "generator_updates.accumulate"
@@ -48,6 +50,11 @@ def failure(error: Exception) -> Failure | None:
         return Failure(f"out of memory ({message}): {_MEMORY}", MACHINE)
     if isinstance(error, ImportError):
         return _import_failure(error, message)
+    if isinstance(error, RuntimeError) and (stopping := _STOPPING.search(message)):
+        return Failure(
+            f"EarlyStopping: no metric {stopping[1]!r} is logged; name as its monitor one of {_few(stopping[2])}",
+            EXIT_STATUS,
+        )
     if isinstance(error, UsageError | ValueError | OSError) or _is_mistake(error):
         return Failure(message, EXIT_STATUS)
     return None
@@ -83,3 +90,9 @@ def _is_mistake(error: Exception) -> bool:
     from univnet.gan import NonFiniteError
 
     return isinstance(error, MisconfigurationException | NonFiniteError)
+
+
+def _few(names: str) -> str:
+    """Return Lightning's list of metrics without those that nobody watches."""
+    listed = re.findall(r"`([^`]+)`", names)
+    return ", ".join(name for name in listed if not _NUMBERED.search(name))

@@ -73,14 +73,14 @@ class Resuming(Callback):
 
 def carried(parser: Any, config: Any) -> dict[str, Any]:
     """Return the options of ``config`` that a checkpoint carries too, plain types by dotted names."""
-    plain = yaml.safe_load(parser.dump(config, skip_none=False, skip_validation=True))
-    model, trainer = plain["model"], plain["trainer"]
-    precision = trainer["precision"] or "32-true"
+    plain = yaml.safe_load(parser.dump(config, skip_validation=True))
+    model = plain["model"]
+    precision = plain["trainer"].get("precision") or "32-true"
     options = {"seed_everything": plain["seed_everything"], "trainer.precision": str(precision)}
     options["data.epoch"] = plain["data"]["epoch"]
     for player in PLAYERS:
         for part in ("lr", "optimizer", "schedule"):
-            options[f"model.{player}_{part}"] = model[f"{player}_{part}"] or _DEFAULTS.get(part)
+            options[f"model.{player}_{part}"] = model.get(f"{player}_{part}") or _DEFAULTS.get(part)
     return options
 
 
