@@ -5,6 +5,7 @@ silent ones (an attribute that nobody reads any more) would otherwise break noth
 """
 
 import copy
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,12 @@ NAMES = {
     "_LoggerConnector._first_loop_iter": (lambda: trainer()._logger_connector, "log_at_updates"),
     "_ResultCollection._forked_name": (lambda: epoch_loop()._results, "log_at_updates"),
     "_TrainingEpochLoop._should_check_val_fx": (epoch_loop, "validation_is_due, _DueEpochLoop"),
+    "_TrainingEpochLoop._skip_next_val": (epoch_loop, "validation_is_due"),
+    "_EvaluationLoop._combined_loader": (lambda: epoch_loop().val_loop, "validation_is_due"),
+    "Trainer._signal_connector": (trainer, "leave_signals"),
+    "Trainer._accelerator_connector": (trainer, "requeue_signal"),
+    "_SignalConnector.register_signal_handlers": (lambda: trainer()._signal_connector, "_NoSignals"),
+    "_SignalConnector.teardown": (lambda: trainer()._signal_connector, "_NoSignals"),
     "_EvaluationLoop._data_source": (lambda: epoch_loop().val_loop, "validation_loaders, parts_with_state"),
     "CombinedLoader._mode": (lambda: CombinedLoader([]), "combination_mode"),
     "DDPStrategy._ddp_kwargs": (DDPStrategy, "ddp_options"),
@@ -252,3 +259,59 @@ def test_a_validation_is_due_where_lightning_then_validates(tmp_path: Path) -> N
     fitting.fit(Validated(), toy_loader(16, batch_size=4), toy_loader(8, batch_size=4))
     assert seen == done == [False, False, True, False, False, True, False, False]
     assert within == 2 * [True, True, False]
+
+
+def test_two_more_hooks_stand_where_a_run_can_be_stopped(tmp_path: Path) -> None:
+    called: list[str] = []
+
+    class Validated(ToyGAN):
+        def validation_step(self, batch: Any, batch_idx: int) -> None: ...
+
+    class Note(Callback):
+        def on_fetch_start(self, *_: Any) -> None:
+            called.append("fetch")
+
+        def on_train_batch_start(self, *_: Any) -> None:
+            called.append("start")
+
+        def on_train_batch_end(self, *_: Any) -> None:
+            called.append("end")
+
+        def on_micro_batch_end(self, trainer: Trainer, pl_module: Any) -> None:
+            assert trainer.fit_loop.epoch_loop.batch_progress.total.completed == called.count("end")
+            called.append("behind")
+
+        def on_validation_start(self, *_: Any) -> None:
+            called.append("validation")
+
+    fitting = quiet_trainer(tmp_path, callbacks=[Note()], num_sanity_val_steps=0)
+    fitting.fit(Validated(), toy_loader(8), toy_loader(4))
+    micro_batch = ["fetch", "start", "end", "behind"]
+    assert called == [*micro_batch, *micro_batch, "validation"]
+
+
+def test_signals_are_left_alone_for_one_fit(tmp_path: Path) -> None:
+    seen, over = [], []
+
+    class Look(Callback):
+        def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+            if not seen:
+                internals.leave_signals(trainer, lambda: over.append(signal.getsignal(signal.SIGTERM)))
+
+        def on_train_start(self, *_: Any) -> None:
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    before, fitting = signal.getsignal(signal.SIGTERM), quiet_trainer(tmp_path, callbacks=[Look()])
+    fitting.fit(ToyGAN(), toy_loader(4))
+    assert seen == over == [before]
+    fitting.fit_loop.epoch_progress.reset()
+    fitting.fit(ToyGAN(), toy_loader(4))
+    assert seen[1] is not before, "Lightning no longer handles SIGTERM: there may be nothing left to keep it from"
+    assert over == [before]
+
+
+def test_slurms_signal_is_known_where_it_queues_jobs_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert internals.requeue_signal(trainer()) is None
+    for name in ("SLURM_NTASKS", "SLURM_JOB_NAME", "SLURM_JOB_ID", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID"):
+        monkeypatch.setenv(name, "1" if name == "SLURM_NTASKS" else "0")
+    assert internals.requeue_signal(trainer()) == signal.SIGUSR1

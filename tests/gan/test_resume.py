@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from support.resuming import PARTS, trained
+from support import resuming
+from support.resuming import PARTS, SaveEverywhere, trained
 from support.state import assert_same
 
 SETTINGS = {
@@ -66,3 +67,38 @@ def test_an_open_window_is_in_the_checkpoint_and_a_closed_one_costs_nothing(tmp_
     assert len(opened["generator"]["grads"]) == 4
     assert opened["generator"]["position"] == 2
     assert opened["discriminator"]["grads"] == []
+
+
+class SaveThere(SaveEverywhere):
+    """Writes checkpoints where a run has already begun with what comes next, and where it has just been resumed."""
+
+    def on_train_start(self, trainer: Any, *args: Any) -> None:
+        self.save(trainer, "start")
+
+    def on_train_batch_start(self, trainer: Any, *args: Any) -> None:
+        self.save(trainer, f"begun{trainer.fit_loop.total_batch_idx}")
+
+    def on_fetch_start(self, trainer: Any, *args: Any) -> None:
+        self.save(trainer, f"fetch{trainer.fit_loop.total_batch_idx}")
+
+    def on_validation_batch_end(self, trainer: Any, *args: Any) -> None:
+        self.save(trainer, f"within{trainer.fit_loop.total_batch_idx}")
+
+
+def test_a_checkpoint_holds_the_last_micro_batchs_end_also_where_the_next_has_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loader has handed out one batch more by then, which may be an epoch's last."""
+    monkeypatch.setattr(resuming, "SaveEverywhere", SaveThere)
+    final, rows, saver = trained(tmp_path / "whole", validated=True, save=True)
+    stops = [f"{when}{batch}" for when in ("begun", "fetch") for batch in (4, 8, 9, 10, 14)] + ["within4", "within9"]
+    for stop in stops:
+        again, later, resaver = trained(
+            tmp_path / stop, validated=True, checkpoint=tmp_path / "whole" / f"{stop}.ckpt", save=True
+        )
+        assert_same({part: again[part] for part in PARTS}, {part: final[part] for part in PARTS})
+        assert_same(later, rows[saver.rows[stop] :])
+        assert resaver.rows["start"] == 0
+        once_more, latest, _ = trained(tmp_path, validated=True, checkpoint=tmp_path / stop / "start.ckpt")
+        assert_same({part: once_more[part] for part in PARTS}, {part: final[part] for part in PARTS})
+        assert_same(latest, later)

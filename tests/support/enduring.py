@@ -6,16 +6,16 @@ that TensorBoard shows, and the best checkpoint.
 """
 
 import contextlib
-import importlib
+import faulthandler
 import logging
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -25,13 +25,17 @@ import torch
 from lightning.pytorch import Callback, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities import rank_zero_only
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.util import tensor_util
+from torch.utils.data import Dataset
 
 from support.resuming import Validated, plateaus, schedulers
 from support.toy import ToyGAN, quiet_trainer, toy_data
 from univnet.callbacks import LastCheckpoint
 from univnet.data import EpochSampler, ResumableDataLoader
+from univnet.data.datamodule import _leave_stopping_to_the_trainer
 from univnet.gan import ExponentialMovingAverage, StochasticWeightAveraging, Updates
 from univnet.gan.endurance.newest import newest_whole
 
@@ -84,6 +88,7 @@ class Blow:
     what: int
     where: str
     when: float
+    to_all: bool = False  # to its workers, too
 
     @classmethod
     def drawn(cls, draw: Random, usual: float, whats: tuple[int, ...] = (signal.SIGKILL,)) -> "Blow":
@@ -93,20 +98,37 @@ class Blow:
             return cls(what, draw.choice(HOOKS), draw.randint(1, 12))
         if kind < 0.6:
             return cls(what, draw.choice(FILES), draw.randint(1, 40))
-        return cls(what, "time", draw.uniform(0, usual))
+        return cls(
+            what, "time", draw.uniform(0.1, usual), to_all=draw.random() < 0.5
+        )  # not before the process is set up
 
 
 class Strike(Callback):
     """Sends the blow to this very process at the hook's n-th call."""
 
     def __init__(self, blow: Blow) -> None:
-        self.left, self.what = int(blow.when), blow.what
+        self.left, self.blow = int(blow.when), blow
         setattr(self, blow.where, self.count)
 
     def count(self, *_: Any, **__: Any) -> None:
         self.left -= 1
         if self.left == 0:
-            os.kill(os.getpid(), self.what)
+            (os.killpg if self.blow.to_all else os.kill)(os.getpid(), self.blow.what)
+
+
+class Missing(Dataset):
+    """Data that cannot be read while ``path`` is there."""
+
+    def __init__(self, path: Path, data: Any) -> None:
+        self.path, self.data = path, data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> Any:
+        if self.path.exists():
+            raise FileNotFoundError("a file of the validation is gone")
+        return self.data[index]
 
 
 def _strike_at_files(blow: Blow, folder: Path) -> None:
@@ -130,8 +152,9 @@ def train(folder: Path, plan: Plan, blow: Blow | None = None, strategy: Any = "a
     gan: ToyGAN = Validated(*updates, noise=0.5, schedulers=make, dtype=dtype)
     data = toy_data(40, dtype)
     sampler = EpochSampler(data, options.get("devices", 1), int(os.environ.get("LOCAL_RANK", 0)))
-    loader = ResumableDataLoader(data, 4, sampler, num_workers=plan.workers)
-    validation = ResumableDataLoader(toy_data(12, dtype), 4, shuffle=False, num_workers=plan.workers)
+    reading: dict[str, Any] = {"num_workers": plan.workers, "worker_init_fn": _leave_stopping_to_the_trainer}
+    loader = ResumableDataLoader(data, 4, sampler, **reading)
+    validation = ResumableDataLoader(Missing(folder / "missing", toy_data(12, dtype)), 4, shuffle=False, **reading)
     checkpoints = folder / "checkpoints"
     newest = newest_whole(checkpoints.glob("*.ckpt"))
     if newest is None:  # a run from the start has a folder of its own
@@ -168,17 +191,29 @@ def train(folder: Path, plan: Plan, blow: Blow | None = None, strategy: Any = "a
     trainer.fit(gan, loader, validation, ckpt_path=newest and newest.path, weights_only=True)
 
 
-def _child(folder: Path, plan: Plan, blow: Blow | None) -> None:
+def _child(folder: Path, plan: Plan, blow: Blow | None, rank: int, ranks: int, port: int) -> None:
     os.setpgid(0, 0)  # so that signals can be sent to its workers, too
-    for number in (*SIGNALS, signal.SIGINT):
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-    with open(folder / "said.txt", "a") as said:
-        os.dup2(said.fileno(), 1)
-        os.dup2(said.fileno(), 2)
-    print(f"start with {blow}", flush=True)
+    torch.set_num_threads(1)  # threads of OpenMP do not survive a fork
+    warnings.simplefilter("ignore")
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    sys.stdout = sys.stderr = open(folder / f"said{rank}.txt", "a", buffering=1)  # noqa: SIM115 - to the process's end
+    os.dup2(sys.stdout.fileno(), 1)
+    os.dup2(sys.stdout.fileno(), 2)
+    logger = logging.getLogger("lightning.pytorch")
+    logger.handlers, logger.level = [logging.StreamHandler(sys.stderr)], logging.INFO
+    print(f"start with {blow} {plan}", flush=True)
+    faulthandler.dump_traceback_later(60)  # what a run that hangs waits for
     if plan.elsewhere and os.path.isdir("/dev/shm"):
         os.environ["TMPDIR"], tempfile.tempdir = "/dev/shm", None
-    train(folder, plan, blow)
+    if ranks == 1:
+        train(folder, plan, blow)
+        return
+    local = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "GROUP_RANK": 0}
+    os.environ |= {name: str(value) for name, value in local.items()}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "endurance"}
+    rank_zero_only.rank = rank  # found when Lightning was imported
+    train(folder, plan, blow, DDPStrategy(process_group_backend="gloo"), devices=ranks)
 
 
 def start(folder: Path, plan: Plan, blow: Blow | None = None, patience: float = 120.0) -> int:
@@ -187,30 +222,48 @@ def start(folder: Path, plan: Plan, blow: Blow | None = None, patience: float = 
     Raises:
         TimeoutError: it does not end.
     """
+    return start_ranks(folder, plan, {0: blow} if blow else {}, ranks=1, patience=patience)[0]
+
+
+def start_ranks(
+    folder: Path, plan: Plan, blows: dict[int, Blow] | None = None, ranks: int = 2, patience: float = 120.0
+) -> list[int]:
+    """Start a run of so many gloo ranks, as ``torchrun`` would; return their exit statuses.
+
+    Raises:
+        TimeoutError: one of them does not end.
+    """
+    blows = blows or {}
     folder.mkdir(parents=True, exist_ok=True)
-    process = multiprocessing.get_context("fork").Process(target=_child, args=(folder, plan, blow))
-    process.start()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    fork = multiprocessing.get_context("fork").Process
+    processes = [fork(target=_child, args=(folder, plan, blows.get(rank), rank, ranks, port)) for rank in range(ranks)]
+    for process in processes:
+        process.start()
     try:
-        if blow is not None and blow.where == "time":
-            process.join(blow.when)
-            if process.exitcode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process.pid or 0, blow.what)
-        process.join(patience)
-        if process.exitcode is None:
-            raise TimeoutError(f"{folder}: the run has not ended {patience:g} s after {blow}")
-        return process.exitcode
+        for rank, blow in blows.items():
+            if blow.where == "time":
+                processes[rank].join(blow.when)
+                if processes[rank].exitcode is None:
+                    with contextlib.suppress(ProcessLookupError):
+                        (os.killpg if blow.to_all else os.kill)(processes[rank].pid or 0, blow.what)
+        until = time.monotonic() + patience
+        for process in processes:
+            process.join(max(0.0, until - time.monotonic()))
+        if any(process.exitcode is None for process in processes):
+            raise TimeoutError(f"{folder}: the run has not ended {patience:g} s after {blows}")
+        return [process.exitcode or 0 for process in processes]
     finally:
-        process.kill()
-        process.join()
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid or 0, signal.SIGKILL)  # also a killed one's workers, which see to it in seconds
+            process.join()
 
 
-def prepare() -> None:
-    """Load all that a start needs, so that its process is forked with it, and keep it quiet."""
-    torch.set_num_threads(1)  # threads of OpenMP do not survive a fork
-    warnings.simplefilter("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    importlib.import_module("torch.utils.tensorboard")
+def said(folder: Path, rank: int = 0) -> str:
+    """Return what a rank of the run has written to its terminal, at all its starts."""
+    return (folder / f"said{rank}.txt").read_text()
 
 
 def scalars(folder: Path) -> list[tuple[str, int, float]]:
@@ -224,12 +277,12 @@ def scalars(folder: Path) -> list[tuple[str, int, float]]:
     return found
 
 
-def leavings(folder: Path) -> dict[str, Any]:
+def leavings(folder: Path, best: bool = True) -> dict[str, Any]:
     """Return what a run has left behind, in a form to compare."""
     checkpoints = folder / "checkpoints"
     last = torch.load(checkpoints / "last.ckpt", weights_only=True)
     last["gan"].pop("logs")
-    best = torch.load(checkpoints / "best.ckpt", weights_only=True)["state_dict"]
+    weights = torch.load(checkpoints / "best.ckpt", weights_only=True)["state_dict"] if best else {}
     callbacks = {
         key.replace(str(folder), ""): {
             name: str(value).replace(str(folder), "") if "path" in name or "model" in name else value
@@ -243,17 +296,7 @@ def leavings(folder: Path) -> dict[str, Any]:
     return {
         "last": last,
         "callbacks": callbacks,
-        "best": best,
+        "best": weights,
         "scalars": scalars(folder),
         "files": sorted(path.name for path in checkpoints.iterdir() if path.name != ".lock"),
     }
-
-
-@contextlib.contextmanager
-def timed() -> Iterator[list[float]]:
-    """Yield a list to which the seconds spent inside are added."""
-    spent, begun = list[float](), time.monotonic()
-    try:
-        yield spent
-    finally:
-        spent.append(time.monotonic() - begun)

@@ -11,11 +11,12 @@ def sample_rate_of(pl_module: LightningModule, callback: Callback) -> int:
     """Return the module's ``sample_rate`` in Hz, for a callback that needs one.
 
     Raises:
-        MisconfigurationException: the module has none.
+        MisconfigurationException: if the module has none.
     """
     if not hasattr(pl_module, "sample_rate"):
         raise MisconfigurationException(
-            f"{type(callback).__name__} counts seconds: set {type(pl_module).__name__}.sample_rate to the samples per second"
+            f"{type(callback).__name__} counts seconds: set {type(pl_module).__name__}.sample_rate to the samples per "
+            "second"
         )
     return cast(int, pl_module.sample_rate)
 

@@ -9,7 +9,7 @@ import lightning
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info
 
 from univnet.callbacks import AudioThroughput, LastCheckpoint, UpdateProgressBar, ValidationSamples
 from univnet.cli.configs import ConfigFile
@@ -20,6 +20,7 @@ from univnet.cli.runs.resuming import Resuming, carried, resumed_options
 from univnet.cli.runs.rollback import Rollbacks, RolledBack, check_rollbacks
 from univnet.data import AudioDataModule
 from univnet.gan import NonFiniteError
+from univnet.gan.endurance.last_run import continue_in, find_checkpoint, note_job
 from univnet.module import UnivNet
 from univnet.runtime import keep_freed_memory
 from univnet.vocoder import read_checkpoint
@@ -91,6 +92,7 @@ class RunConfig(SaveConfigCallback):
         while (beside / self.config_filename).exists() and trainer.is_global_zero:
             self.config_filename = "config-resumed.yaml" if number == 1 else f"config-resumed-{number}.yaml"
             number += 1
+        note_job(beside)
         self.overwrite = True  # of nothing: the name is free
         super().setup(trainer, pl_module, stage)
 
@@ -178,23 +180,29 @@ class TrainingCLI(LightningCLI):
         """Let the configuration win over the learning rates that Lightning would read from the checkpoint."""
 
     def before_instantiate_classes(self) -> None:
-        """Refuse what cannot work, and find the run that ``--ckpt_path last`` resumes, to go on in its folder."""
+        """Refuse what cannot work, and find the run that is to go on, in its folder."""
         config = self.config[self.subcommand] if self.subcommand else self.config
         give_way(config, self._given)
         if self.subcommand == "validate" and not config.get("ckpt_path"):
             raise UsageError("validate needs a checkpoint to measure: --ckpt_path FILE, or --ckpt_path last")
-        if config.get("ckpt_path") == "last":
-            last = _last_checkpoint(config.trainer.logger)
-            config.ckpt_path = str(last)
-            _continue_logs_in(last.parent.parent, config.trainer.logger)
-        elif self._rollbacks.folder is not None:
-            _continue_logs_in(self._rollbacks.folder, config.trainer.logger)
-        if config.get("ckpt_path"):
-            if config.get("init_from"):
-                raise UsageError("--init_from starts a new run and --ckpt_path goes on with one: give one of the two")
-            self._checkpoint = read_checkpoint(config.ckpt_path)  # a damaged one is refused before anything is built
+        asked = config.get("ckpt_path")
+        if asked not in (None, "auto") and config.get("init_from"):
+            raise UsageError("--init_from starts a new run and --ckpt_path goes on with one: give one of the two")
+        loggers = _with_folders(config.trainer.logger)
+        where = loggers[0].init_args if loggers else None
+        found = find_checkpoint(asked, where and Path(where.save_dir) / (where.get("name") or ""))
+        config.ckpt_path = None if found is None else str(found)
+        if found is not None:
+            config.init_from = None  # what a run that is queued again, or one with auto, has started from
+            self._checkpoint = read_checkpoint(found)  # a damaged one is refused before anything is built or written
+            if str(found) != asked or self._rollbacks.made:
+                continue_in(found.parent.parent, self._checkpoint)
+                for each in loggers:
+                    each.init_args.version = found.parent.parent.name
             if self.subcommand == "fit":
                 self._resume(self._checkpoint, config)
+        elif self.subcommand == "validate":
+            raise UsageError(f"validate needs a checkpoint to measure, and --ckpt_path {asked} stands for none yet")
         elif self.subcommand == "fit":
             self._resuming = Resuming(carried(self._parser("fit"), config))
         # Read first: a damaged file is refused before anything is built or written.
@@ -289,29 +297,3 @@ def _with_folders(logger: Any) -> list[Any]:
     """Return the configurations of those of the trainer's loggers that write to a folder."""
     loggers = logger if isinstance(logger, list) else [logger]
     return [each for each in loggers if hasattr(each, "get") and (each.get("init_args") or {}).get("save_dir")]
-
-
-def _last_checkpoint(logger: Any) -> Path:
-    """Return the newest ``last.ckpt`` of the runs that ``logger`` would write beside."""
-    loggers = _with_folders(logger)
-    if not loggers:
-        raise UsageError("--ckpt_path last needs a logger with a save_dir; else name the checkpoint file itself")
-    where = loggers[0].init_args
-    folder = Path(where.save_dir) / (where.get("name") or "")
-    found = sorted(folder.glob("*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise UsageError(f"--ckpt_path last: there is no last.ckpt under {folder}; leave it out to start afresh")
-    return found[-1]
-
-
-def _continue_logs_in(folder: Path, logger: Any) -> None:
-    for each in _with_folders(logger):
-        each.init_args.version = folder.name
-    _set_metrics_aside(folder)
-
-
-@rank_zero_only
-def _set_metrics_aside(folder: Path) -> None:
-    metrics = folder / "metrics.csv"  # CSVLogger deletes the one that it finds
-    if metrics.exists():
-        metrics.rename(folder / f"metrics-{len(list(folder.glob('metrics-*.csv'))) + 1}.csv")

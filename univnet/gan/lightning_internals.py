@@ -84,7 +84,7 @@ def lent_scaler(plugin: Precision, scaler: GradScaler | None) -> Iterator[None]:
 def drop_searches(trainer: Trainer) -> None:
     """Take the callbacks away that Lightning's ``Tuner`` has put in for a search; it leaves them after an exception."""
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
-    trainer.callbacks = [one for one in callbacks if not getattr(one, "_early_exit", False)]  # type: ignore
+    callbacks[:] = [one for one in callbacks if not getattr(one, "_early_exit", False)]  # the list stays the same one
 
 
 # Data
@@ -374,6 +374,10 @@ class _DueFitLoop(_FitLoop):
 
 class _DueEpochLoop(_EpochLoop):
     """A resumed epoch loop with something due: first of all it validates, or skips the validation that is behind it."""
+
+    @property
+    def done(self) -> bool:
+        return not self.restarting and super().done
 
     def _fetch_starts(self) -> None:
         if not self.restarting:  # else what is due comes first

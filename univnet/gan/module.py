@@ -19,7 +19,8 @@ from univnet.gan.endurance.kept import Kept
 from univnet.gan.lightning_internals import attached_trainer, ddp_options, lent_scaler, log_at_updates
 from univnet.gan.precision import no_autocast
 from univnet.gan.refusals import refuse_one_optimizer_techniques, strategy_mistake
-from univnet.gan.resume import Progress, capture, check_complete, check_optimizers, replay, restore
+from univnet.gan.resume import Position, Progress, capture, check_complete, check_optimizers, replay, restore
+from univnet.gan.rng import set_apart
 from univnet.gan.schedules import Schedules
 from univnet.gan.updates import Player, Updates, frozen
 
@@ -241,6 +242,7 @@ class GANModule(LightningModule):
         self.schedules.check_lengths(self.trainer)
         resumed, self._resumed = self._resumed, None
         if resumed is None and self.global_step == 0:
+            set_apart(self.global_rank)
             self._kept = Kept()
         if resumed is not None:
             restore(self.trainer, self.updates, self.schedules, resumed)
@@ -262,7 +264,9 @@ class GANModule(LightningModule):
         for callback in trainer.callbacks if trainer else ():  # type: ignore[attr-defined]
             if hasattr(callback, "on_save_weights"):
                 callback.on_save_weights(trainer, self, checkpoint)
-        if all(player.optimizer for player in self.updates.values()):
+        if self._resumed is not None:  # nothing has been done since
+            checkpoint["gan"] = {name: value for name, value in self._resumed.items() if name != "groups"}
+        elif all(player.optimizer for player in self.updates.values()):
             for player in self.updates.values():
                 player.check_weights()  # otherwise a good checkpoint would be overwritten
             checkpoint["gan"] = capture(self.trainer, self.updates, self.schedules, self._progress)
@@ -277,8 +281,9 @@ class GANModule(LightningModule):
         if trainer is not None and trainer.state.fn == TrainerFn.FITTING:
             check_complete(checkpoint, self.updates)
             groups = [state["param_groups"] for state in checkpoint["optimizer_states"]]
-            self._resumed = {**checkpoint["gan"], "groups": groups}
-            self._progress.resumed(replay(trainer, checkpoint))
+            saved = checkpoint.get("gan")
+            self._resumed = {**saved, "groups": groups} if saved else None
+            self._progress.resumed(replay(trainer, checkpoint) if saved else Position())
             self._kept.take_from(trainer, checkpoint)
 
     def _optimizers(self) -> list[LightningOptimizer]:

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from univnet.gan.endurance.logs import mark, rewind
 from univnet.gan.lightning_internals import set_loops, validation_is_due
-from univnet.gan.rng import rng_state, set_rng_state
+from univnet.gan.rng import rng_state, set_apart, set_rng_state
 from univnet.gan.schedules import Schedules
 from univnet.gan.updates import Player
 
@@ -119,13 +119,14 @@ def check_complete(checkpoint: Mapping[str, Any], players: Mapping[str, Player])
     Raises:
         ValueError: naming everything that it lacks.
     """
-    gan = checkpoint.get("gan", {})
-    lacks = [f"the {name}'s counters and window" for name in players if name not in gan.get("players", {})]
+    gan, lacks = checkpoint.get("gan", {}), []
     if len(checkpoint.get("optimizer_states", ())) != len(players):
         lacks.append("the state of both optimizers")
-    lacks += [what for part, what in _PARTS.items() if part not in gan]
     if "fit_loop" not in checkpoint.get("loops", {}):
         lacks.append("the place in the run")
+    if gan or checkpoint.get("global_step") != 0:  # before the first micro-batch there is nothing of these
+        lacks += [f"the {name}'s counters and window" for name in players if name not in gan.get("players", {})]
+        lacks += [what for part, what in _PARTS.items() if part not in gan]
     if lacks:
         raise ValueError(
             f"training cannot go on from this checkpoint, which lacks {', '.join(lacks)}: it holds weights alone or is "
@@ -181,6 +182,7 @@ def restore(trainer: Trainer, players: Mapping[str, Player], schedules: Schedule
     if len(state["rng"]) == trainer.world_size:
         set_rng_state(state["rng"][trainer.global_rank])
     else:
+        set_apart(trainer.global_rank)
         log.warning("random numbers differ from the run resumed: it had %d processes", len(state["rng"]))
 
 

@@ -31,6 +31,19 @@ def set_rng_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(state["cuda"].cpu())
 
 
+def set_apart(rank: int) -> None:
+    """Give a rank other than the first random numbers of its own, which follow from the seed and the rank.
+
+    The first keeps those that it has, and with it a run of one process.
+    """
+    if rank:
+        draw = torch.Generator().manual_seed((torch.initial_seed() + rank) % 2**63)
+        seed = int(torch.randint(2**62, (), generator=draw))
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        torch.manual_seed(seed)
+
+
 @contextmanager
 def preserved(*modules: nn.Module) -> Iterator[None]:
     """Restore, after this context, the random numbers and every layer's training or evaluation mode in ``modules``."""

@@ -193,7 +193,10 @@ class TestTheNewestWholeOne:
         (("gan",), "the generator's counters and window, the discriminator's counters and window, the random numbers"),
         (("optimizer_states",), "lacks the state of both optimizers"),
         (("loops",), "lacks the place in the run"),
-        (("optimizer_states", "gan"), "discriminator's counters and window, the state of both optimizers, the random"),
+        (
+            ("optimizer_states", "gan"),
+            "lacks the state of both optimizers, the generator's counters and window, the",
+        ),
     ],
 )
 def test_a_checkpoint_without_its_parts_is_not_gone_on_from(lacks: tuple[str, ...], told: str, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from univnet.common.mistakes import Mistakes
 from univnet.gan.resume import check_complete
 
 PLAYERS = ("generator", "discriminator")
-CARRIED = ("seed_everything", "trainer.precision")
+CARRIED = ("seed_everything", "trainer.precision", "data.epoch")
 # An optimizer's arguments that may change while its state stays good. The rate has an option of its own.
 CHANGEABLE = ("betas", "eps", "weight_decay", "momentum", "dampening", "nesterov", "alpha", "maximize")
 UNHEEDED = ("lr", "fused", "foreach", "capturable", "differentiable")  # overruled, or another way to the same numbers
@@ -77,6 +77,7 @@ def carried(parser: Any, config: Any) -> dict[str, Any]:
     model = plain["model"]
     precision = plain["trainer"].get("precision") or "32-true"
     options = {"seed_everything": plain["seed_everything"], "trainer.precision": str(precision)}
+    options["data.epoch"] = plain["data"]["epoch"]
     for player in PLAYERS:
         for part in ("lr", "optimizer", "schedule"):
             options[f"model.{player}_{part}"] = model.get(f"{player}_{part}") or _DEFAULTS.get(part)
@@ -105,10 +106,10 @@ def resumed_options(
         raise UsageError(f"{error} (--init_from)") from error
     before = _before(checkpoint)
     mistakes = Mistakes("resuming")
-    numbers = ("seed_everything", *(f"model.{player}_lr" for player in PLAYERS))
+    numbers = ("seed_everything", "data.epoch", *(f"model.{player}_lr" for player in PLAYERS))
     differ = [name for name in numbers if name in before and before[name] != options[name]]
     stay = {name: before[name] for name in differ if not is_given(name, given)}
-    for name in stay.keys() - {"seed_everything"}:  # random numbers go on, whatever they began with
+    for name in stay.keys() - {"seed_everything", "data.epoch"}:  # what they began with goes on
         warnings.warn(
             f"{name} stays {before[name]}, as in the checkpoint; the configuration says {options[name]}: "
             "give it on the command line to change it",
@@ -118,6 +119,12 @@ def resumed_options(
     if before.get("seed_everything", now["seed_everything"]) != now["seed_everything"]:
         mistakes.unless(
             False, f"seed_everything: the random numbers go on from the checkpoint; leave it out, or {AFRESH}"
+        )
+    if before.get("data.epoch", now["data.epoch"]) != now["data.epoch"]:
+        mistakes.unless(
+            False,
+            f"data.epoch: the place in an epoch goes on from the checkpoint, whose epochs cover "
+            f"{before['data.epoch']}; leave it out, or {AFRESH}",
         )
     _compare_precision(before, now, mistakes)
     callback = Resuming(now)
@@ -131,7 +138,10 @@ def _before(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     if "options" in checkpoint:
         return dict(checkpoint["options"])
     rates = checkpoint.get("hyper_parameters", {})
-    return {f"model.{player}_lr": rates[f"{player}_lr"] for player in PLAYERS if f"{player}_lr" in rates}
+    # Before checkpoints held options, each file was drawn once per epoch.
+    return {"data.epoch": "files"} | {
+        f"model.{player}_lr": rates[f"{player}_lr"] for player in PLAYERS if f"{player}_lr" in rates
+    }
 
 
 def _compare_precision(before: Mapping[str, Any], now: Mapping[str, Any], mistakes: Mistakes) -> None:

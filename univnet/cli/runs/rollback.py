@@ -46,11 +46,6 @@ class Rollbacks:
         rates = [f"--model.{player}_lr={rate!r}" for player, rate in self.rates.items()]
         return [f"--ckpt_path={self.made[-1].path}", "--init_from=null", *rates] if self.made else []
 
-    @property
-    def folder(self) -> Path | None:
-        """The folder of the run that goes on."""
-        return self.made[-1].path.parent.parent if self.made else None
-
     def back_from(self, error: NonFiniteError, trainer: Trainer, rates: Mapping[str, float], limit: int) -> RolledBack:
         """Return the way back after ``error``, and say what is done.
 

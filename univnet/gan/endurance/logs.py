@@ -51,8 +51,9 @@ def rewind(loggers: Iterable[Logger], marks: Mapping[str, int], step: int) -> No
         if not before.keys() & marks.keys():
             continue
         for name, path in before.items():
-            if name not in marks:  # of a start that has saved nothing
-                path.unlink()
+            if name not in marks:
+                if _of_a_start(path):  # one that has saved nothing
+                    path.unlink()
             elif path.stat().st_size > marks[name]:
                 os.truncate(path, marks[name])
         writer.add_event(Event(session_log=SessionLog(status=SessionLog.START)), step + 1)
@@ -67,6 +68,21 @@ def rewind_csv(path: Path, marks: Mapping[str, int]) -> None:
     if len(rows) > marks[path.name]:
         with written_whole(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([header, *rows[: marks[path.name]]])
+
+
+def _of_a_start(path: Path) -> bool:
+    """Whether a file of TensorBoard's begins as :func:`rewind` has it begin; those of validations do not."""
+    from torch.utils.tensorboard.writer import Event, SessionLog
+
+    with path.open("rb") as file:
+        for _ in range(16):
+            length = file.read(12)[:8]  # then a checksum, the event, another checksum
+            content = file.read(int.from_bytes(length, "little"))
+            if len(file.read(4)) < 4:
+                break
+            if Event.FromString(content).session_log.status == SessionLog.START:
+                return True
+    return False
 
 
 def _folder(logger: Any) -> Path | None:
