@@ -249,7 +249,7 @@ def _leave_stopping_to_the_trainer(_: int) -> None:
     for name in ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    if not hasattr(signal, "sigwaitinfo"):  # no way to tell who sent it
+    if not hasattr(signal, "sigtimedwait"):  # no way to tell who sent it
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
@@ -257,6 +257,8 @@ def _leave_stopping_to_the_trainer(_: int) -> None:
 
 
 def _end_with(trainer: int) -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != trainer:
-        pass
+    while os.getppid() == trainer:  # a worker that outlives its trainer holds the connections to other ranks open
+        received = signal.sigtimedwait({signal.SIGTERM}, 0.5)
+        if received is not None and received.si_pid == trainer:
+            break
     os._exit(0)
