@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 EXIT_STATUS = 2  # of the user's mistakes; univnet.cli.runs.failures has the machine's
+_LONGEST = 2000  # characters of a message: some quote a value of any size
 
 # Patterns of what Lightning and its dependencies say that is of no use here, and why not.
 HIDDEN_MESSAGES = (
@@ -95,7 +96,8 @@ def one_line(message: str) -> str:
         return f"this needs {missing[1]}: pip install '{missing[1]}'"
     if "Original Traceback" in message:
         message = re.sub(r"^[\w.]+(Error|Exception): ", "", message.strip().splitlines()[-1])
-    return " ".join(message.split())
+    line = " ".join(message.split())
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]} …"
 
 
 def parsing_mistake(message: str) -> str:
