@@ -76,7 +76,7 @@ def carried(parser: Any, config: Any) -> dict[str, Any]:
     plain = yaml.safe_load(parser.dump(config, skip_validation=True))
     model = plain["model"]
     precision = plain["trainer"].get("precision") or "32-true"
-    options = {"seed_everything": plain["seed_everything"], "trainer.precision": str(precision)}
+    options = {"seed_everything": plain.get("seed_everything"), "trainer.precision": str(precision)}
     options["data.epoch"] = plain["data"]["epoch"]
     for player in PLAYERS:
         for part in ("lr", "optimizer", "schedule"):
