@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
+
+from univnet.models.weight_norm import fold_weight_norm
 
 
 class BaseGenerator(nn.Module, ABC):
@@ -37,13 +38,7 @@ class BaseGenerator(nn.Module, ABC):
 
     def remove_weight_norm(self) -> None:
         """Fold weight normalization into plain weights (new parameters), in place; a second call changes nothing."""
-        for module in list(self.modules()):
-            if parametrize.is_parametrized(module, "weight"):
-                parametrize.remove_parametrizations(module, "weight")
-                for key, hook in list(module._load_state_dict_pre_hooks.items()):
-                    # torch leaves weight norm's behind, and with it the network cannot be pickled
-                    if "weight_norm" in getattr(getattr(hook, "hook", hook), "__qualname__", ""):
-                        del module._load_state_dict_pre_hooks[key]
+        fold_weight_norm(self)
 
 
 class BaseDiscriminator(nn.Module, ABC):
