@@ -40,7 +40,7 @@ test-gpu: install
 	$(RUN)/python -m pytest -m gpu
 
 fuzz: install
-	UNIVNET_MUTATIONS=5000 $(RUN)/python -m pytest tests/data/test_mutated_inputs.py
+	UNIVNET_MUTATIONS=5000 $(RUN)/python -m pytest tests/data/test_mutated_inputs.py tests/cli/test_mutated_inputs.py
 
 $(LOWEST)/installed: pyproject.toml constraints-lowest.txt
 	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)

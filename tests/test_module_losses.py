@@ -150,6 +150,6 @@ def test_every_misfit_of_the_losses_is_named_at_once() -> None:
     for mistake in (
         "mel_weight must not be negative, got -2.0",
         "mel_loss.sample_rate is 16000 but mel.sample_rate is 24000: make them equal",
-        "the loss sees features, but rest of the discriminator cannot return any",
+        "the loss needs features, but rest of the discriminator cannot return any",
     ):
         assert mistake in str(error.value)

@@ -1,4 +1,4 @@
-"""What is set for the whole process: memory that is freed, and torch.compile."""
+"""Settings of the whole process: what becomes of freed memory, and torch.compile."""
 
 import ctypes
 import os
@@ -12,21 +12,21 @@ from torch import nn
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4  # of malloc.h
 _MIB = 2**20
-GRAPHS = 128  # compiled graphs that the networks of one class may have between them: theirs × turns × batch sizes
+GRAPHS = 128  # most compiled graphs of all networks of one class: networks × players' turns × batch sizes
 
 
 def keep_freed_memory(keep: bool = True) -> bool:
-    """Let the C library keep the memory that this process frees for its next allocations, or give it back again.
+    """Let the C library keep the memory that this process frees, for its next allocations.
 
-    As it comes, glibc gives every block of more than 32 MiB back to the kernel and takes a new one, page after zeroed
-    page, the next time: on the CPU some fifth of a training step's time, more on virtual machines (docs/speed.md).
-    The process then stays as large as it ever was. GPUs' memory has nothing to do with it.
+    By default glibc returns every freed block of more than 32 MiB to the kernel, and the next allocation has to get
+    zeroed pages: about a fifth of a training step's time on the CPU, more on virtual machines (docs/speed.md). With
+    ``keep`` the process never becomes smaller. GPU memory is not affected.
 
     Args:
-        keep: False returns to glibc's ways, its thresholds where its own adapting leaves them at most.
+        keep: ``False`` restores glibc's behaviour, with the thresholds at the upper limit of what glibc chooses itself.
 
     Returns:
-        Whether this C library (glibc's malloc) took it.
+        Whether the C library accepted the setting; only glibc's malloc does.
     """
     libc: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
     if not hasattr(libc, "mallopt"):  # musl's, macOS's
@@ -38,12 +38,12 @@ def keep_freed_memory(keep: bool = True) -> bool:
 
 
 def compile_networks(networks: Iterable[nn.Module], device: torch.device) -> None:
-    """Have each network compiled when it first runs, and for every new shape of its input.
+    """Let torch compile each network when it first runs, and again for every new input shape.
 
-    State dicts keep their names. A copy or a pickle of a network is not compiled.
+    Names in state dicts stay the same. A copy or a pickle of a network is not compiled.
 
     Raises:
-        ValueError: on the CPU without a C++ compiler.
+        ValueError: if the device is a CPU and there is no C++ compiler.
     """
     compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
     if device.type == "cpu" and not shutil.which(compiler):
@@ -51,7 +51,7 @@ def compile_networks(networks: Iterable[nn.Module], device: torch.device) -> Non
             f"compile=True needs a C++ compiler on the CPU, and there is no {compiler}: install it, name yours in the "
             f"environment variable CXX, or leave compile out"
         )
-    import torch._dynamo.config as dynamo  # takes a second
+    import torch._dynamo.config as dynamo  # slow to import: a second
     import torch._functorch.config as autograd
 
     dynamo.recompile_limit = max(dynamo.recompile_limit, GRAPHS)

@@ -24,6 +24,7 @@ from support.small import write_config
 
 from univnet.cli import main
 from univnet.metrics import METRICS
+from univnet.vocoder import Vocoder
 
 CHEAP = ["stft_loss", "mel_l1", "stoi"]
 SECONDS = 1.5
@@ -279,6 +280,16 @@ class TestMistakes:
         for part in ("no checkpoint x.ckpt", "--wavs unnamed must be NAME=DIR", "no metric 'utmos'", "--jobs must be"):
             assert part in told
         assert not (tmp_path / "new").exists()
+
+    def test_a_published_folder_takes_part_under_its_own_name(
+        self, checkpoint: Path, speech_folder: Path, tmp_path: Path
+    ) -> None:
+        Vocoder.from_checkpoint(checkpoint).save_pretrained(tmp_path / "published")
+        evaluate(
+            *("--data", speech_folder, "--output", tmp_path / "out", "--checkpoint", tmp_path / "published"),
+            *("--no-griffin-lim", "--limit", "2", "--metrics", "mel_l1", "--jobs", "1"),
+        )
+        assert json.loads((tmp_path / "out" / "results.json").read_text())["contestants"] == ["recording", "published"]
 
     def test_nobody_and_the_same_name_twice(
         self, refused: Callable[..., str], speech_folder: Path, tmp_path: Path

@@ -48,7 +48,10 @@ def test_it_prints_a_table_and_writes_a_config_that_trains(config: Path, capsys:
 
 
 def test_a_budget_too_small_is_told_in_a_line(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for budget, complaint in (("1MiB", "raise it"), ("much", "expected a number of bytes, such as 3GiB or 500MB")):
+    for budget, complaint in (
+        ("1MiB", "raise the budget"),
+        ("much", "expected a number of bytes, such as 3GiB or 500MB"),
+    ):
         with pytest.raises(SystemExit):
             main(["find-batch-size", "--config", str(config), f"--memory-budget={budget}"])
         error = capsys.readouterr().err.splitlines()[-1]
@@ -72,7 +75,7 @@ def test_every_option_out_of_range_is_named(config: Path, capsys: pytest.Capture
         main(["find-batch-size", "--config", str(config), *options])
     assert ended.value.code == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    for name in ("`init_val` should be at least 1", "`margin` should", "`memory_budget` is lots", "`target_batch`"):
+    for name in ("`init_val` must be at least 1", "`margin` must", "`memory_budget` is lots", "`target_batch`"):
         assert name in error
 
 

@@ -3,7 +3,6 @@
 ``UNIVNET_MUTATIONS`` is the number of inputs, 300 by default.
 """
 
-import os
 import resource
 import struct
 import warnings
@@ -12,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
+from support.mutations import COUNT, mutated
 
 from univnet.audio import LogMelSpectrogram
 from univnet.data import AudioFile, SegmentDataset, check_files, read_manifest, scan_folder
 
-COUNT = int(os.environ.get("UNIVNET_MUTATIONS", "300"))
 MEL = LogMelSpectrogram(16000, n_mels=20)
 AUDIO = {
     "wav": {},
@@ -31,31 +30,6 @@ AUDIO = {
     "ima.wav": {"subtype": "IMA_ADPCM", "format": "WAV"},
     "opus": {"subtype": "OPUS", "format": "OGG"},
 }
-EXTREMES = [struct.pack("<I", value) for value in (0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)] + [b"\xff" * 8, b"\0" * 8]
-
-
-def mutated(data: bytes, rng: np.random.Generator) -> bytes:
-    """One to four changes: bytes flipped, cut, repeated, moved, or made extreme, most of them where headers are."""
-    changed = bytearray(data)
-    for _ in range(rng.integers(1, 5)):
-        end = min(len(changed), 100) if rng.random() < 0.7 else len(changed)
-        place = int(rng.integers(max(1, end)))
-        match rng.integers(6):
-            case 0:
-                changed[place : place + 1] = rng.bytes(1)
-            case 1:
-                extreme = EXTREMES[rng.integers(len(EXTREMES))]
-                changed[place : place + len(extreme)] = extreme
-            case 2:
-                del changed[place:]
-            case 3:
-                del changed[place : place + int(rng.integers(1, 200))]
-            case 4:
-                other = int(rng.integers(max(1, len(changed))))
-                changed[place:place] = changed[other : other + int(rng.integers(1, 200))]
-            case 5:
-                changed[place : place + 200] = rng.bytes(200)
-    return bytes(changed)
 
 
 def use(files: list[AudioFile], checks: tuple[str, ...] = ("full", "header")) -> bool:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch import callbacks as lightning_callbacks
 from lightning.pytorch.loggers import CSVLogger
@@ -95,3 +96,35 @@ def test_measuring_with_them_is_not_refused(tmp_path: Path) -> None:
         def validation_step(self, batch: Any, batch_idx: int) -> None: ...
 
     quiet_trainer(tmp_path, accumulate_grad_batches=2).validate(Validated(), toy_loader(4), verbose=False)
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["", "of an earlier version"])
+@pytest.mark.parametrize(("before", "now"), [("adam", "sgd"), ("sgd", "adam"), ("momentum", "foreach")])
+def test_another_optimizer_does_not_go_on(tmp_path: Path, before: str, now: str, earlier: bool) -> None:
+    path = tmp_path / "saved.ckpt"
+    trainer = quiet_trainer(tmp_path)
+    trainer.fit(ToyGAN(optimizer=before), toy_loader(8))
+    trainer.save_checkpoint(path)
+    if earlier:
+        saved = torch.load(path, weights_only=True)
+        for player in saved["gan"]["players"].values():
+            del player["optimizer"]
+        torch.save(saved, path)
+    with pytest.raises(ValueError, match="do not fit: the generator's is of"):
+        quiet_trainer(tmp_path, max_epochs=2).fit(
+            ToyGAN(optimizer=now), toy_loader(8), ckpt_path=path, weights_only=True
+        )
+
+
+@pytest.mark.parametrize(("which", "told"), [(0, "lasts 3 steps and the run 5"), (1, "is shorter than the run")])
+def test_a_schedule_that_ends_before_the_run_is_told(tmp_path: Path, which: int, told: str) -> None:
+    def one_cycle(*optimizers: Any) -> Any:
+        cycle = torch.optim.lr_scheduler.OneCycleLR(optimizers[which], 1e-2, total_steps=3)
+        configs: list[Any] = [{"optimizer": optimizer} for optimizer in optimizers]
+        configs[which]["lr_scheduler"] = {"scheduler": cycle, "interval": "step"}
+        return tuple(configs)
+
+    trainer = quiet_trainer(tmp_path, max_steps=5)
+    with pytest.raises(MisconfigurationException, match=told):
+        trainer.fit(ToyGAN(schedulers=one_cycle), toy_loader())
+    assert trainer.global_step == (0 if which == 0 else 4)

@@ -43,4 +43,4 @@ def test_parts_without_features_are_named() -> None:
 
     assert unfit_parts(Discriminator(), True) == []
     assert unfit_parts(Mixed(), False) == []
-    assert unfit_parts(Mixed(), True) == ["the loss sees features, but mine of the discriminator cannot return any"]
+    assert unfit_parts(Mixed(), True) == ["the loss needs features, but mine of the discriminator cannot return any"]

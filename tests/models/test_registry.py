@@ -15,7 +15,7 @@ from univnet.models import generator_class, generator_name, register_generator, 
 @pytest.fixture(autouse=True)
 def _as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patch:
-        patch.setattr(registry, "_KNOWN", dict(registry._KNOWN))
+        patch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
         yield
 
 

@@ -1,4 +1,4 @@
-"""Sound in and out: the one mel spectrogram, and reading, resampling and writing files."""
+"""The mel-spectrogram, and reading, resampling and writing of audio files."""
 
 from univnet.audio.formats import MelFormat
 from univnet.audio.io import AudioReader, audio_length, read_segment, shown

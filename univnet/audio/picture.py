@@ -1,4 +1,4 @@
-"""Pictures of mel-spectrograms, drawn without a screen."""
+"""Pictures of mel-spectrograms, drawn without a display."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,10 +12,10 @@ def mel_picture(real: np.ndarray, generated: np.ndarray, mel: Mapping[str, Any],
     """Draw two log-mel-spectrograms (n_mels, frames) and their difference, one above the other.
 
     Args:
-        real: of the recording.
-        generated: of the vocoder's output; drawn on the recording's scale.
-        mel: the spectrogram's arguments, for the time axis.
-        title: what to write above.
+        real: the recording's.
+        generated: that of the vocoder's output; drawn on the recording's scale.
+        mel: ``LogMelSpectrogram``'s arguments, for the time axis.
+        title: the title of the figure.
     """
     figure = Figure(figsize=(8, 5.5), layout="constrained")
     FigureCanvasAgg(figure)

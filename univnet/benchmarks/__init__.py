@@ -1,1 +1,1 @@
-"""How fast, and against what: each benchmark times its contestants side by side in one process."""
+"""Speed comparisons: each benchmark times its contestants in turn, in one process."""

@@ -1,4 +1,4 @@
-"""A contest run: the time, memory and FLOPs of every contestant, in plain types."""
+"""Run a contest: measure the time, memory and FLOPs of every contestant, in plain types."""
 
 import argparse
 import copy
@@ -19,10 +19,10 @@ WITHOUT_TRANSFORMERS = "transformers is not installed: its rows are left out (pi
 
 
 def compare(options: argparse.Namespace) -> dict[str, Any]:
-    """Run the contest and return all that was measured: times in seconds, memory in bytes.
+    """Run the contest and return all measurements: times in seconds, memory in bytes.
 
     Args:
-        options: those of the ``benchmark`` verb. ``threads`` is set for the whole process.
+        options: the options of the ``benchmark`` verb. ``threads`` is set for the whole process.
     """
     _prepare(options)
     dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
@@ -42,8 +42,8 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
                 "seconds": seconds[name],
             }
             row["faster"] = measure.summary(seconds[next(iter(seconds))])["median_s"] / row["median_s"]
-            peak, stays = (_memory(options, label, name) if options.memory else None) or (None, None)
-            row |= {"peak_memory_bytes": peak, "of_which_stay": stays}
+            peak, retained = (_memory(options, label, name) if options.memory else None) or (None, None)
+            row |= {"peak_memory_bytes": peak, "of_which_stay": retained}
             if options.what != "loader":
                 row["flops"] = _flops(options, label, name)
                 peak = report["peak_flops_per_s"]["convolution"]
@@ -53,7 +53,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _prepare(options: argparse.Namespace, memory_of: list[str] | None = None) -> None:
-    """Set torch's threads, and note whose memory alone is measured in this process, if that is all."""
+    """Set torch's threads; ``memory_of`` is the contestant if this process only measures its memory."""
     options.memory_of = memory_of
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -62,9 +62,9 @@ def _prepare(options: argparse.Namespace, memory_of: list[str] | None = None) ->
 def _flops(options: argparse.Namespace, label: str, name: str) -> int:
     counted = copy.copy(options)
     if options.what != "train":
-        counted.device = "meta"  # shapes alone cost nothing
+        counted.device = "meta"  # computes shapes only
         return measure.flops(_made(counted, label, name))
-    # The losses turn autocast off, which knows no meta device: one example is run instead, and all cost the same.
+    # The losses turn autocast off, which fails on the meta device: so run one example, since all cost the same.
     counted.device, counted.batch = "cpu", 1
     [one] = CONTESTS["train"](counted)
     return options.batch * measure.flops(_made(counted, one, name))
@@ -75,11 +75,11 @@ def _made(options: argparse.Namespace, label: str, name: str) -> measure.Work:
 
 
 def _memory(options: argparse.Namespace, label: str, name: str) -> tuple[int, int] | None:
-    """Measure the memory of one contestant, on the CPU in a fresh process (this module, run as a program)."""
-    if torch.device(options.device).type == "cuda":  # torch counts its own: no fresh process is needed
+    """Measure the memory of one contestant, on the CPU in a new process (this module, run as a program)."""
+    if torch.device(options.device).type == "cuda":  # torch counts it, so no new process is needed
         return measure.peak_memory(_made(options, label, name), options.device)
     command = [sys.executable, "-m", __name__, json.dumps(vars(options), default=str), label, name]
-    # What is freed goes back to the system, so that resident memory is what is in use.
+    # Freed memory goes back to the system, so that resident memory is what is in use.
     ran = subprocess.run(
         command, env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}, capture_output=True, text=True, check=False
     )

@@ -1,4 +1,4 @@
-"""Who runs against whom: each contest makes its contestants, functions without arguments that do the work once."""
+"""The contests: each makes its contestants, functions without arguments that do the work once."""
 
 import argparse
 import functools
@@ -22,16 +22,16 @@ Contestants = dict[str, Callable[[], object]]
 Contest = Callable[[], Contestants]
 
 CHANNELS = {"c16": 16, "c32": 32}
-HOPS = (8, 64, 256)  # samples a frame in the three blocks
+HOPS = (8, 64, 256)  # samples per frame in the three blocks
 
 
 def has_transformers() -> bool:
-    """Whether the peer can be run; it is installed for development only."""
+    """Whether transformers is installed, which only development needs."""
     return importlib.util.find_spec("transformers") is not None
 
 
 def infer(options: argparse.Namespace) -> dict[str, Contest]:
-    """Audio from a mel-spectrogram, with the noise drawn: `Vocoder` (whole where it is not cut), and transformers'."""
+    """Audio from a mel-spectrogram, noise included: ``Vocoder``, in chunks if it is long, against transformers."""
     return {f"{seconds:g} s": functools.partial(_infer, options, seconds) for seconds in options.seconds}
 
 
@@ -72,9 +72,9 @@ def _infer(options: argparse.Namespace, seconds: float) -> Contestants:
 
 
 def lvc(options: argparse.Namespace) -> dict[str, Contest]:
-    """The location-variable convolution alone, on kernels that lie as our predictor lays them out, or as theirs does.
+    """The location-variable convolution: ours against the formula, each with its predictor's memory layout of kernels.
 
-    Forward, and forward with backward; with freed memory kept, as in training.
+    Forward, and forward with backward; freed memory is kept, as in training.
     """
     keep_freed_memory(options.device == "cpu" and not options.memory_of)
     return {
@@ -93,7 +93,7 @@ def _lvc(options: argparse.Namespace, hop: int, backward: bool) -> Contestants:
         torch.randn(options.batch, 2 * channels, frames, **where),
     )
     theirs = torch.randn(options.batch, channels, 2 * channels, 3, frames, **where)
-    laid_out = theirs.permute(0, 4, 2, 1, 3).contiguous().permute(0, 3, 2, 4, 1)
+    our_layout = theirs.permute(0, 4, 2, 1, 3).contiguous().permute(0, 3, 2, 4, 1)
     weight = torch.randn(options.batch, 2 * channels, frames * hop, **where)
 
     def contestant(convolve: Callable[..., Tensor], kernel: Tensor) -> Callable[[], object]:
@@ -108,14 +108,14 @@ def _lvc(options: argparse.Namespace, hop: int, backward: bool) -> Contestants:
 
     return {
         "formula": contestant(plain.location_variable_convolution, theirs),
-        "ours": contestant(location_variable_convolution, laid_out),
+        "ours": contestant(location_variable_convolution, our_layout),
     }
 
 
 def train(options: argparse.Namespace) -> dict[str, Contest]:
-    """One update of both players: ours with `--precision`, and the plain step in float32.
+    """One update of both players: ours with ``--precision``, against the plain step in float32.
 
-    On the CPU ours runs as training's verbs do, with freed memory kept, the plain step as glibc comes and also so.
+    On the CPU ours keeps freed memory, as the training verbs do; the plain step runs with glibc's default and also so.
     """
     return {f"batch {options.batch} x {options.segment}": functools.partial(_train, options)}
 
@@ -126,15 +126,15 @@ def _train(options: argparse.Namespace) -> Contestants:
         "mel": torch.randn(options.batch, 100, options.segment // 256, device=options.device),
     }
 
-    @functools.cache  # made at the first run, so that a process that runs one contestant pays for one
+    @functools.cache  # made at the first run, so that a process for one contestant only makes that one
     def made(_: str) -> tuple[UnivNet, tuple[torch.optim.Optimizer, torch.optim.Optimizer]]:
         torch.manual_seed(0)
         module = UnivNet(generator=Generator(channels=CHANNELS[options.size])).to(options.device)
         generator, discriminator = (configured["optimizer"] for configured in module.configure_optimizers())
         return module, (generator, discriminator)
 
-    def plainly(keep: bool) -> None:
-        keep_freed_memory(keep and not options.memory_of)  # where memory is measured, what is freed must go
+    def plain_step(keep: bool) -> None:
+        keep_freed_memory(keep and not options.memory_of)  # not if memory is measured
         module, optimizers = made("plain")
         noise = torch.randn(options.batch, 64, options.segment // 256, device=options.device)
         plain.step(module, batch, noise, optimizers)
@@ -144,8 +144,8 @@ def _train(options: argparse.Namespace) -> Contestants:
         module, optimizers = made("ours")
         our_step(module, batch, optimizers, lambda: _precision(options))
 
-    kept = {"plain, kept": lambda: plainly(True)} if options.device == "cpu" else {}
-    return {"plain": lambda: plainly(False), **kept, "ours": ours}
+    kept = {"plain, kept": lambda: plain_step(True)} if options.device == "cpu" else {}
+    return {"plain": lambda: plain_step(False), **kept, "ours": ours}
 
 
 def our_step(
@@ -155,7 +155,7 @@ def our_step(
     precision: Callable = nullcontext,
     accumulate: int = 1,
 ) -> None:
-    """Update both players as `GANModule.training_step` does, without a trainer; ``accumulate`` times the same batch."""
+    """Update both players like ``GANModule.training_step``, without a trainer, with the batch ``accumulate`` times."""
     for _ in range(accumulate):
         with precision():
             fake = module.generate(batch)
@@ -180,7 +180,7 @@ def _precision(options: argparse.Namespace) -> Iterator[None]:
 
 
 def loader(options: argparse.Namespace) -> dict[str, Contest]:
-    """An epoch of `AudioDataModule`'s training batches with their mels, read here or by one or two other processes."""
+    """An epoch of ``AudioDataModule``'s training batches with their mels, with 0, 1 and 2 loader workers."""
     return {f"epoch of {options.root}": functools.partial(_loader, options)}
 
 

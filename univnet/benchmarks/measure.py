@@ -1,4 +1,4 @@
-"""Time, memory, floating-point operations, and what this machine can do at most."""
+"""Measure time, memory, floating-point operations, and the machine's peak speed."""
 
 import re
 import statistics
@@ -17,9 +17,9 @@ Work = Callable[[], object]
 
 
 def alternate(contestants: Mapping[str, Work], repeats: int, device: str) -> dict[str, list[float]]:
-    """Run every contestant once unmeasured, then in turn `repeats` times; return each one's seconds.
+    """Run every contestant once to warm up, then all in turn, ``repeats`` times; return the seconds of each run.
 
-    In turn, so that a machine that slows down or is shared slows all of them alike.
+    They take turns so that a machine that slows down or is shared affects all of them equally.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for repeat in range(repeats + 1):
@@ -34,15 +34,15 @@ def alternate(contestants: Mapping[str, Work], repeats: int, device: str) -> dic
 
 
 def summary(seconds: list[float]) -> dict[str, float]:
-    """Return the median, and the extremes as its spread."""
+    """Return the median, the minimum and the maximum."""
     return {"median_s": statistics.median(seconds), "min_s": min(seconds), "max_s": max(seconds)}
 
 
 def peak_memory(work: Work, device: str) -> tuple[int, int] | None:
-    """Return how many bytes running `work` twice adds at its peak, and how many of them stay.
+    """Return how many bytes running ``work`` twice adds at its peak, and how many of them stay.
 
-    On CUDA what torch has allocated. On the CPU this process's resident memory, so run it in a process that has done
-    nothing else and gives back what it frees; None where the system does not tell (it takes Linux's /proc).
+    On CUDA it is torch's allocated memory. On the CPU it is this process's resident memory, so use a process that has
+    done nothing else and returns freed memory to the system. ``None`` if the system has no /proc, as Linux has.
     """
     if torch.device(device).type == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -52,7 +52,7 @@ def peak_memory(work: Work, device: str) -> tuple[int, int] | None:
         return torch.cuda.max_memory_allocated() - before, torch.cuda.memory_allocated() - before
     if not Path("/proc/self/status").exists():
         return None
-    with suppress(OSError):  # makes the peak what is resident now; where it is refused the peak so far counts
+    with suppress(OSError):  # resets the peak; if the system refuses, the peak so far counts
         Path("/proc/self/clear_refs").write_text("5")
     before = _resident("VmHWM")
     work()
@@ -61,7 +61,7 @@ def peak_memory(work: Work, device: str) -> tuple[int, int] | None:
 
 
 class _FlopCounter(TorchDispatchMode):
-    """Sums up what torch knows of each operation; torch's own counter cannot be asked for gradients meanwhile."""
+    """Sums torch's formulas for each operation; torch's own counter does not allow computing gradients inside it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class _FlopCounter(TorchDispatchMode):
         kwargs = kwargs or {}
         count = flop_registry.get(func.overloadpacket)
         if count is None:
-            with self:  # inference mode brings conv1d and its like undivided
+            with self:  # in inference mode conv1d and others arrive undecomposed
                 result = func.decompose(*args, **kwargs)
             return func(*args, **kwargs) if result is NotImplemented else result
         result = func(*args, **kwargs)
@@ -80,12 +80,13 @@ class _FlopCounter(TorchDispatchMode):
 
 
 def flops(work: Work) -> int:
-    """Count the multiplications and additions of the matrix products and convolutions of `work`; it may be on meta.
+    """Count the multiplications and additions in the matrix products and convolutions of ``work``.
 
-    It is run without oneDNN, so that no convolution is grouped frame by frame: torch's formulas overrate that.
+    It may be on the meta device. It runs without oneDNN, so that no convolution has a group per frame: torch's formula
+    overestimates those.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of TF32, which is not touched
+        warnings.simplefilter("ignore")  # about TF32, which does not change here
         with torch.backends.mkldnn.flags(enabled=False), _FlopCounter() as counter:
             work()
     return counter.total

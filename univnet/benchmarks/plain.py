@@ -1,6 +1,6 @@
-"""The plain step: the reference's mathematics and order of work, without a trick, on the weights of our modules.
+"""The plain step: the reference's mathematics and order of work, without optimizations, on our modules' weights.
 
-Source: mindslab-ai/univnet (trainer, LVC, discriminators), written anew from its description.
+Source: mindslab-ai/univnet (trainer, LVC, discriminators), written independently from its description.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from univnet.module import Batch, UnivNet
 
 
 def location_variable_convolution(x: Tensor, kernel: Tensor, bias: Tensor, hop_size: int) -> Tensor:
-    """Convolve by the formula, unfold and einsum; shapes as in `univnet.models.lvc`."""
+    """Convolve by the formula, with unfold and einsum; shapes as in ``univnet.models.lvc``."""
     half = kernel.shape[3] // 2
     windows = F.pad(x, (half, half)).unfold(2, hop_size + 2 * half, hop_size).unfold(3, 2 * half + 1, 1)
     y = torch.einsum("bilsk,biokl->bols", windows, kernel)
@@ -24,7 +24,7 @@ def location_variable_convolution(x: Tensor, kernel: Tensor, bias: Tensor, hop_s
 
 
 def generate(generator: Generator, mel: Tensor, noise: Tensor) -> Tensor:
-    """Synthesize as `generator` does, all layers' kernels at once and nothing in place."""
+    """Synthesize like ``generator``, with all layers' kernels at once and nothing in place."""
     slope = generator.leaky_slope
     x = generator.conv_pre(noise)
     block: Any
@@ -45,7 +45,7 @@ def generate(generator: Generator, mel: Tensor, noise: Tensor) -> Tensor:
 
 
 def judge(discriminator: Discriminator, audio: Tensor) -> dict[str, Tensor]:
-    """Score as `discriminator` does, on bins × frames and steps × phases in torch's default layout."""
+    """Score like ``discriminator``, on bins × frames and steps × phases in torch's default layout."""
     scores = {}
     sub: Any
     for name, sub in [*discriminator.mrd.discriminators.items(), *discriminator.mpd.discriminators.items()]:

@@ -1,4 +1,4 @@
-"""What is seen, heard and kept of a training run."""
+"""Callbacks: a progress bar, checkpoints, and what loggers show of a training run."""
 
 from univnet.callbacks.last_checkpoint import LastCheckpoint
 from univnet.callbacks.progress import UpdateProgressBar

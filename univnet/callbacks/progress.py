@@ -7,13 +7,13 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 
 
 class UpdateProgressBar(TQDMProgressBar):
-    """Show generator updates done of ``max_steps``, both losses and the time left.
+    """Show generator updates out of ``max_steps``, both losses and the remaining time.
 
-    Without ``max_steps`` it is Lightning's bar of one epoch's micro-batches.
+    Without ``max_steps`` it is Lightning's bar over an epoch's micro-batches.
     """
 
     def on_train_start(self, *args: Any) -> None:
-        """Begin the bar at the updates already made."""
+        """Start the bar at the updates already made."""
         super().on_train_start(*args)
         trainer: Trainer = args[0]
         if trainer.max_steps > 0:
@@ -21,7 +21,7 @@ class UpdateProgressBar(TQDMProgressBar):
             self.train_progress_bar.initial = self.train_progress_bar.n = trainer.global_step
 
     def on_train_epoch_start(self, trainer: Trainer, *args: Any) -> None:
-        """Name the epoch; a bar of updates goes on through it."""
+        """Show the epoch; a bar of updates continues."""
         if trainer.max_steps <= 0:
             super().on_train_epoch_start(trainer, *args)
         else:

@@ -1,4 +1,4 @@
-"""Real and generated validation speech, to see and to hear, for the same few utterances each time."""
+"""Real and generated validation speech as audio and pictures, for the same few utterances each time."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,14 +20,14 @@ class ValidationSamples(Callback):
     TensorBoard gets audio and pictures; loggers with ``log_audio`` and ``log_image`` (Weights & Biases) get the same;
     others get nothing.
 
-    The module has the mel-spectrogram as ``mel`` (a ``LogMelSpectrogram``); its batches hold ``"audio"``, as does what
-    its ``validation_step`` returns.
+    The module must have a ``LogMelSpectrogram`` as ``mel``; its batches and the result of its ``validation_step`` must
+    hold ``"audio"``.
 
     Args:
         count: how many utterances to show.
 
     Raises:
-        MisconfigurationException: before training, where the module has no ``mel``.
+        MisconfigurationException: before training, if the module has no such ``mel``.
     """
 
     def __init__(self, count: int = 4) -> None:
@@ -38,7 +38,7 @@ class ValidationSamples(Callback):
         """Refuse a module without a mel-spectrogram."""
         if not isinstance(getattr(pl_module, "mel", None), LogMelSpectrogram):
             raise MisconfigurationException(
-                f"ValidationSamples draws the mels of {type(pl_module).__name__}.mel: let it be a LogMelSpectrogram"
+                f"ValidationSamples draws mels with {type(pl_module).__name__}.mel: set it to a LogMelSpectrogram"
             )
 
     def on_validation_batch_end(
@@ -60,7 +60,7 @@ class ValidationSamples(Callback):
         real_mel, fake_mel = (mel(audio)[0].cpu().numpy() for audio in (real, fake))
         name, step, rate = f"sample_{batch_idx}", trainer.global_step, mel.sample_rate
         sounds = {"generated": fake}
-        if name not in self._real_shown:  # it never changes
+        if name not in self._real_shown:  # it is the same each time
             sounds["real"] = real
             self._real_shown.add(name)
         for logger in trainer.loggers:

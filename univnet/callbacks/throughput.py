@@ -1,4 +1,4 @@
-"""How fast training goes, in the unit that vocoder people compare."""
+"""Training speed, in seconds of audio per second."""
 
 import time
 from typing import Any, cast
@@ -11,12 +11,12 @@ def sample_rate_of(pl_module: LightningModule, callback: Callback) -> int:
     """Return the module's ``sample_rate`` in Hz, for a callback that needs one.
 
     Raises:
-        MisconfigurationException: the module has none.
+        MisconfigurationException: if the module has none.
     """
     if not hasattr(pl_module, "sample_rate"):
         raise MisconfigurationException(
-            f"{type(callback).__name__} counts seconds: let {type(pl_module).__name__}.sample_rate say the samples per "
-            f"second"
+            f"{type(callback).__name__} counts seconds: set {type(pl_module).__name__}.sample_rate to the samples per "
+            "second"
         )
     return cast(int, pl_module.sample_rate)
 
@@ -24,11 +24,11 @@ def sample_rate_of(pl_module: LightningModule, callback: Callback) -> int:
 class AudioThroughput(Callback):
     """Log ``throughput/audio_seconds_per_second``: seconds of audio trained per second of wall time, all ranks.
 
-    Measured over each logging interval; validation is left out. The module has the audio's ``sample_rate`` in Hz; its
-    batches hold ``"audio"``.
+    Measured over each logging interval, without validation. The module must have the audio's ``sample_rate`` in Hz; its
+    batches must hold ``"audio"``.
 
     Raises:
-        MisconfigurationException: before training, where the module has no ``sample_rate``.
+        MisconfigurationException: before training, if the module has no ``sample_rate``.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class AudioThroughput(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count this batch, and log where the trainer logs."""
+        """Count this batch, and log when the trainer logs."""
         self._samples += batch["audio"].numel()
         step, every = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
         if not every or step % every or step == self._logged_at:

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import NamedTuple
 
 from univnet.cli.messages import UsageError, exit_with_error, plain_messages
+from univnet.cli.runs.failures import failure
 
 
 class Verb(NamedTuple):
@@ -48,7 +49,8 @@ VERBS = {
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a verb.
 
-    A mistake of the user's ends in one line on stderr and exit status 2; ``UNIVNET_TRACEBACK=1`` shows where it arose.
+    A mistake of the user's ends in one line on stderr and exit status 2, a failure of the machine's (memory, disk, a
+    process that was killed) in one line and 3; ``UNIVNET_TRACEBACK=1`` shows where it arose. docs/errors.md lists them.
     """
     verb, *rest = [*(sys.argv[1:] if argv is None else argv)] or [""]
     if verb in ("", "-h", "--help"):
@@ -61,10 +63,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             VERBS[verb].run(rest)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)  # as a shell would have it
-    except (UsageError, ValueError, OSError) as error:  # anything else is our mistake and keeps its traceback
-        if os.environ.get("UNIVNET_TRACEBACK"):
-            raise
-        exit_with_error(error)
+    except Exception as error:
+        told = failure(error)
+        if told is None or os.environ.get("UNIVNET_TRACEBACK"):
+            raise  # what is not told is our mistake and keeps its traceback
+        exit_with_error(told.message, told.status)
 
 
 def usage() -> str:

@@ -6,6 +6,7 @@ one.
 """
 
 import os
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,10 @@ from jsonargparse.typing import Path_fr
 from univnet.cli.messages import UsageError
 
 BASE = "base"
+_LARGEST = 1 << 20  # bytes of a file
+_DEEPEST, _MOST = 50, 100_000  # levels of a configuration, and values in it
+# Some of Lightning's defaults are members of an enumeration (Timer's interval): they are written as their values.
+yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, member: dumper.represent_data(member.value))
 
 
 class ConfigFile(ActionConfigFile):
@@ -62,10 +67,30 @@ def _base_of(found: list[tuple[Path, dict[str, Any]]], base: Any) -> Path:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > _LARGEST:
+        raise UsageError(f"{path} is larger than {_LARGEST >> 20} MiB: a configuration is a few kB of YAML")
     try:
         settings = get_loader("yaml")(path.read_text(encoding="utf-8"))  # a safe loader, which reads 1e-4 as a number
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # UnicodeDecodeError is a ValueError, as are impossible dates
         raise UsageError(f"{path} is not readable YAML: {error}") from error
+    except RecursionError as error:
+        raise UsageError(f"{path} is nested too deeply: a configuration has a few levels") from error
+    _check_size(path, settings)
     if not isinstance(settings, dict):
         raise UsageError(f"{path} holds no settings: expected keys such as trainer, model and data")
     return settings
+
+
+def _check_size(path: Path, settings: Any) -> None:
+    """Refuse what aliases make endless, or much larger than the file."""
+    level, count = [settings], 0
+    for _ in range(_DEEPEST):
+        children: list[Any] = []
+        for node in level:
+            children += node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+            if count + len(children) > _MOST:
+                raise UsageError(f"{path} stands for more than {_MOST} values by its aliases (*): write them out")
+        level, count = children, count + len(children)
+        if not level:
+            return
+    raise UsageError(f"{path} is nested more than {_DEEPEST} levels deep, or its aliases (*) lead back to themselves")

@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import cast
 
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from univnet.cli.messages import UsageError, VerbParser
+from univnet.cli.synthesize import WEIGHT_FILES, load_vocoder
 from univnet.common.files import remove_partial, write_text
 from univnet.common.mistakes import Mistakes
 from univnet.data import AudioFile, check_files, read_manifest, scan_folder
@@ -26,8 +28,7 @@ from univnet.metrics.report.results import Results, as_json, rows_csv, summary_c
 from univnet.metrics.report.run import RECORDING, Plan
 from univnet.metrics.report.run import run as run_plan
 from univnet.vocoder import Vocoder
-
-Weights = Literal["averaged", "raw"]
+from univnet.weights.sources import Choice
 
 
 @dataclass
@@ -36,14 +37,14 @@ class Checkpoint:
 
     Args:
         name: what it is called.
-        path: the checkpoint.
-        weights: which of its weights.
+        source: what `load_vocoder` takes: a checkpoint, a published folder, or its name.
+        weights: which of a checkpoint's.
         device: torch device.
     """
 
     name: str
-    path: Path
-    weights: Weights
+    source: Path
+    weights: Choice
     device: str = "cpu"
     _vocoder: Vocoder | None = field(default=None, repr=False)
 
@@ -51,7 +52,7 @@ class Checkpoint:
     def vocoder(self) -> Vocoder:
         """The vocoder, loaded when it is first asked for."""
         if self._vocoder is None:
-            self._vocoder = Vocoder.from_checkpoint(self.path, self.weights).to(self.device)
+            self._vocoder = load_vocoder(self.source, self.weights, self.device)
         return self._vocoder
 
     def __getstate__(self) -> dict[str, object]:
@@ -113,7 +114,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", required=True, type=Path, help="recordings: a folder, or a manifest (.csv, .tsv)")
     parser.add_argument("--output", required=True, type=Path, help="the folder of the report; made where missing")
     parser.add_argument(
-        "--checkpoint", nargs="+", default=[], metavar="[NAME=]FILE", help="trained models, by their checkpoints"
+        "--checkpoint",
+        nargs="+",
+        default=[],
+        metavar="[NAME=]FILE",
+        help="trained models: of training, or a published folder or its name on the hub",
     )
     parser.add_argument(
         "--wavs", nargs="+", default=[], metavar="NAME=DIR", help="audio of other systems, in files named as the data's"
@@ -136,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--fast",
         action="store_true",
-        help="pitch by CREPE's tiny model: 12 times as fast, not to be compared with published figures",
+        help="pitch by CREPE's tiny model: some 17 times as fast, not to be compared with published figures",
     )
     parser.add_argument(
         "--sample-rate", type=int, help="at which to compare, in Hz (default: the checkpoints', else the data's)"
@@ -159,7 +164,8 @@ def _check(options: argparse.Namespace) -> None:
     mistakes.unless(options.embed >= 0, f"--embed must not be negative, got {options.embed}")
     mistakes.add(f"--wavs {each} must be NAME=DIR" for each in options.wavs if not all(each.partition("=")))
     paths = [Path(_named(each)[1]) for each in options.checkpoint]
-    mistakes.add(f"there is no checkpoint {path}" for path in paths if not path.is_file())
+    files = [path for path in paths if path.suffix in WEIGHT_FILES]  # others are folders or names
+    mistakes.add(f"there is no checkpoint {path}" for path in files if not path.is_file())
     try:
         choose(options.metrics)
     except ValueError as error:
@@ -190,23 +196,28 @@ def _named(given: str) -> tuple[str, str]:
 
 
 def _checkpoints(given: Sequence[str], weights: str, device: str) -> list[Checkpoint]:
+    """Return the models, loaded, so that a mistake is told before anything is measured."""
     found = []
     for each in given:
         name, path = _named(each)
         name = name or Path(path).stem
-        kinds: list[Weights] = ["averaged", "raw"] if weights == "both" else [weights]  # type: ignore[list-item]
-        for kind in kinds:
-            contestant = Checkpoint(f"{name} ({kind})", Path(path), kind, device)
-            try:
-                contestant.vocoder  # noqa: B018 - loaded now, so that a mistake is told before anything is measured
-            except (RuntimeError, AssertionError) as error:
-                raise UsageError(f"--device {device} cannot be used here: {str(error).splitlines()[0]}") from error
-            except ValueError:
-                if weights != "both" or kind == "raw":
-                    raise
-                continue  # no averaged weights
-            found.append(contestant)
+        if weights != "both":
+            found.append(Checkpoint(f"{name} ({weights})", Path(path), cast(Choice, weights), device))
+            continue
+        kinds: tuple[Choice, Choice] = ("averaged", "raw")
+        averaged, raw = (Checkpoint(f"{name} ({kind})", Path(path), kind, device) for kind in kinds)
+        if not _same_weights(Checkpoint(name, Path(path), "auto", device), raw):
+            found += [averaged, raw]
+        else:  # there are no others
+            found.append(Checkpoint(name, Path(path), "auto", device))
+    for contestant in found:
+        contestant.vocoder  # noqa: B018
     return found
+
+
+def _same_weights(first: Checkpoint, second: Checkpoint) -> bool:
+    states = first.vocoder.state_dict(), second.vocoder.state_dict()
+    return all(torch.equal(weight, states[1][name]) for name, weight in states[0].items())
 
 
 def _sample_rate(given: int | None, checkpoints: Sequence[Checkpoint], recordings: Sequence[AudioFile]) -> int:

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-EXIT_STATUS = 2
+EXIT_STATUS = 2  # of the user's mistakes; univnet.cli.runs.failures has the machine's
+_LONGEST = 2000  # characters of a message: some quote a value of any size
 
 # Patterns of what Lightning and its dependencies say that is of no use here, and why not.
 HIDDEN_MESSAGES = (
@@ -23,6 +24,8 @@ HIDDEN_MESSAGES = (
     "callbacks used to create the checkpoint need to be provided",  # one's own options have changed since
     "The dirpath has changed from",  # a new folder has a best checkpoint of its own
     "Total length of .* across ranks is zero",  # data.validation=0 asks for that
+    "was called without a model",  # OnExceptionCheckpoint: no other run than this one's is meant
+    "is set, but there is no last checkpoint available",
     "litlogger",  # advertisement
     "litmodels",
     "Seed set to",
@@ -50,12 +53,7 @@ class VerbParser(argparse.ArgumentParser):
 
 @contextmanager
 def plain_messages() -> Iterator[None]:
-    """Leave out messages of no use, and say warnings in one line each.
-
-    Raises:
-        UsageError: for a mistake of the user's that is found while training, by Lightning or by the guard against
-            losses and gradients that are not finite.
-    """
+    """Leave out messages of no use, and say warnings in one line each."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     usual_format = warnings.formatwarning
     with warnings.catch_warnings():
@@ -66,17 +64,6 @@ def plain_messages() -> Iterator[None]:
         warnings.formatwarning = _format_warning
         try:
             yield
-        except (UsageError, ValueError, OSError):  # these are said in one line as they are
-            raise
-        except Exception as error:
-            # Imported only now: some verbs need no Lightning, which takes seconds to load.
-            from lightning.pytorch.utilities.exceptions import MisconfigurationException
-
-            from univnet.gan import NonFiniteError
-
-            if isinstance(error, MisconfigurationException | NonFiniteError):
-                raise UsageError(str(error)) from error
-            raise
         finally:
             warnings.formatwarning = usual_format
             for logger in loggers:
@@ -91,12 +78,12 @@ def _format_warning(message: Warning | str, *_: Any, **__: Any) -> str:
     return f"univnet: warning: {one_line(str(message))}\n"
 
 
-def exit_with_error(error: BaseException | str) -> NoReturn:
+def exit_with_error(error: BaseException | str, status: int = EXIT_STATUS) -> NoReturn:
     """Print one line on stderr and exit. A rank of a multi-process run other than the first says which it is."""
     rank = os.environ.get("LOCAL_RANK", "0")  # set by Lightning for the processes that it starts
     who = "univnet: error" if rank == "0" else f"univnet: rank {rank}: error"
     print(f"{who}: {one_line(str(error))}", file=sys.stderr)
-    sys.exit(EXIT_STATUS)
+    sys.exit(status)
 
 
 def one_line(message: str) -> str:
@@ -109,7 +96,8 @@ def one_line(message: str) -> str:
         return f"this needs {missing[1]}: pip install '{missing[1]}'"
     if "Original Traceback" in message:
         message = re.sub(r"^[\w.]+(Error|Exception): ", "", message.strip().splitlines()[-1])
-    return " ".join(message.split())
+    line = " ".join(message.split())
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]} …"
 
 
 def parsing_mistake(message: str) -> str:

@@ -25,6 +25,7 @@ from univnet.weights.sources import Choice, read_weights
 
 RECORDINGS = (".wav", ".flac", ".ogg")
 PIPE = Path("-")
+WEIGHT_FILES = (".ckpt", ".pt", ".safetensors")  # other names are folders, or of the hub
 
 
 def run(argv: Sequence[str]) -> None:
@@ -101,7 +102,7 @@ def load_vocoder(source: Path, weights: Choice = "auto", device: str = "cpu") ->
         UsageError: the device cannot be used.
         FileNotFoundError, ValueError: there is none, or it is damaged.
     """
-    if not source.is_file() and source.suffix in (".ckpt", ".pt", ".safetensors"):
+    if not source.is_file() and source.suffix in WEIGHT_FILES:
         raise FileNotFoundError(f"there is no checkpoint {source}")
     found = read_weights(source, weights)
     vocoder = Vocoder(*found.build())

@@ -1,12 +1,12 @@
 """The ``fit`` and ``validate`` verbs: LightningCLI for a UnivNet."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import lightning
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_info
@@ -14,10 +14,14 @@ from lightning.pytorch.utilities import rank_zero_info
 from univnet.callbacks import AudioThroughput, LastCheckpoint, UpdateProgressBar, ValidationSamples
 from univnet.cli.configs import ConfigFile
 from univnet.cli.messages import UsageError, exit_with_error, parsing_mistake
+from univnet.cli.runs.given import given_options
+from univnet.cli.runs.options import give_way
+from univnet.cli.runs.resuming import Resuming, carried, resumed_options
+from univnet.cli.runs.rollback import Rollbacks, RolledBack, check_rollbacks
 from univnet.data import AudioDataModule
+from univnet.gan import NonFiniteError
 from univnet.gan.endurance.last_run import continue_in, find_checkpoint, note_job
 from univnet.gan.endurance.ranks import join_restarted
-from univnet.gan.refusals import refuse_one_optimizer_techniques
 from univnet.module import UnivNet
 from univnet.runtime import keep_freed_memory
 from univnet.vocoder import read_checkpoint
@@ -50,7 +54,13 @@ def run(argv: Sequence[str]) -> None:
     Raises:
         UsageError: what the user can mend, in a sentence.
     """
-    TrainingCLI(args=[*argv])
+    rollbacks = Rollbacks()
+    while True:
+        try:
+            TrainingCLI(args=[*argv, *rollbacks.options], rollbacks=rollbacks)
+            return
+        except RolledBack as back:
+            rollbacks.note(back)
 
 
 class Parser(LightningArgumentParser):
@@ -74,22 +84,34 @@ class RunConfig(SaveConfigCallback):
         where = trainer.log_dir
         sizes = {name: sum(p.numel() for p in net.parameters()) for name, net in pl_module.named_children()}
         parts = ", ".join(f"{name} of {size / 1e6:.2f} M parameters" for name, size in sizes.items() if size)
-        rank_zero_info(f"univnet: {parts}; logs and checkpoints in {where or trainer.default_root_dir}")
+        kept = trainer.loggers or trainer.checkpoint_callbacks
+        folder = f"logs and checkpoints in {where or trainer.default_root_dir}" if kept else "nothing is written"
+        rank_zero_info(f"univnet: {parts}; {folder}")
         if where is None or not trainer.loggers:
             return
-        folder, number = Path(where), 1
-        while (folder / self.config_filename).exists() and trainer.is_global_zero:
+        beside, number = Path(where), 1
+        while (beside / self.config_filename).exists() and trainer.is_global_zero:
             self.config_filename = "config-resumed.yaml" if number == 1 else f"config-resumed-{number}.yaml"
             number += 1
-        note_job(folder)
+        note_job(beside)
         self.overwrite = True  # of nothing: the name is free
         super().setup(trainer, pl_module, stage)
 
 
 class TrainingCLI(LightningCLI):
-    """LightningCLI for ``fit`` and ``validate``: every constructor argument in YAML and on the command line."""
+    """LightningCLI for ``fit`` and ``validate``: every constructor argument in YAML and on the command line.
 
-    def __init__(self, args: ArgsType = None, run: bool = True) -> None:
+    Args:
+        args: what follows ``univnet``.
+        run: run the verb, instead of only building its parts.
+        rollbacks: how often this run has gone back to a checkpoint of its own.
+    """
+
+    def __init__(self, args: ArgsType = None, run: bool = True, rollbacks: Rollbacks | None = None) -> None:
+        self._rollbacks = rollbacks or Rollbacks()
+        self._given = given_options(args) if isinstance(args, list) else set()
+        self._resuming: Resuming | None = None
+        self._checkpoint: dict[str, Any] | None = None
         super().__init__(
             UnivNet,
             AudioDataModule,
@@ -136,6 +158,13 @@ class TrainingCLI(LightningCLI):
             default="auto",
             help="which generator of a checkpoint of ours (default: the averaged one, if there is one)",
         )
+        parser.add_argument(
+            "--rollbacks",
+            type=int,
+            default=0,
+            help="how often the run may go back to its last good checkpoint instead of ending, with the learning rate "
+            "halved of the player whose weights or gradients are NaN or infinite",
+        )
         parser.link_arguments("model", "data.mel", compute_fn=lambda model: model.mel, apply_on="instantiate")
         for name, callback, defaults in (
             ("progress", UpdateProgressBar, {}),
@@ -154,6 +183,7 @@ class TrainingCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Refuse what cannot work, and find the run that is to go on, in its folder."""
         config = self.config[self.subcommand] if self.subcommand else self.config
+        give_way(config, self._given)
         if self.subcommand == "validate" and not config.get("ckpt_path"):
             raise UsageError("validate needs a checkpoint to measure: --ckpt_path FILE, or --ckpt_path last")
         asked = config.get("ckpt_path")
@@ -165,15 +195,34 @@ class TrainingCLI(LightningCLI):
         config.ckpt_path = None if found is None else str(found)
         if found is not None:
             config.init_from = None  # what a run that is queued again, or one with auto, has started from
-            checkpoint = read_checkpoint(found)  # a damaged one is refused before anything is built or written
-            if str(found) != asked:
-                continue_in(found.parent.parent, checkpoint)
+            self._checkpoint = read_checkpoint(found)  # a damaged one is refused before anything is built or written
+            if str(found) != asked or self._rollbacks.made:
+                continue_in(found.parent.parent, self._checkpoint)
                 for each in loggers:
                     each.init_args.version = found.parent.parent.name
+            if self.subcommand == "fit":
+                self._resume(self._checkpoint, config)
         elif self.subcommand == "validate":
             raise UsageError(f"validate needs a checkpoint to measure, and --ckpt_path {asked} stands for none yet")
+        elif self.subcommand == "fit":
+            self._resuming = Resuming(carried(self._parser("fit"), config))
         # Read first: a damaged file is refused before anything is built or written.
         self._source = read_weights(config.init_from, config.init_weights) if config.get("init_from") else None
+
+    def _resume(self, checkpoint: Mapping[str, Any], config: Any) -> None:
+        """Refuse what cannot go on from ``checkpoint``, and let ``config`` say what is true."""
+        options = carried(self._parser("fit"), config)
+        stay, self._resuming = resumed_options(checkpoint, options, self._given)
+        for name, value in stay.items():
+            config[name] = value
+        made, wanted = checkpoint["global_step"], config.trainer.max_steps
+        if 0 <= wanted <= made:
+            rank_zero_info(
+                f"univnet: the checkpoint is of update {made} and trainer.max_steps is {wanted}: there is nothing left "
+                "to train; give a larger max_steps to go on"
+            )
+        if "seed_everything" in stay:
+            seed_everything(stay["seed_everything"], workers=True)
 
     def instantiate_classes(self) -> None:
         """Build the parts; then give the model the weights that ``--init_from`` names."""
@@ -188,9 +237,16 @@ class TrainingCLI(LightningCLI):
             warnings.warn(f"the weights were trained on another mel-spectrogram: {', '.join(differ)}", stacklevel=2)
 
     def after_instantiate_classes(self) -> None:
-        """Refuse what cannot train two players, before data are read."""
+        """Refuse what cannot train two players or is of another model, before data are read."""
+        checkpoint, self._checkpoint = self._checkpoint, None
+        if checkpoint is not None:
+            self.model.on_load_checkpoint(checkpoint)  # without a trainer, only a check
         if self.subcommand != "validate":
-            refuse_one_optimizer_techniques(self.trainer, "model.", UsageError)
+            self.model.refuse_unfit(self.trainer, "model.")
+        if self.subcommand == "fit":
+            model = self.config.fit.model
+            schedules = {player: model[f"{player}_schedule"] for player in self.model.updates}
+            check_rollbacks(self.config.fit.rollbacks, self.trainer, schedules)
 
     def before_fit(self) -> None:
         """Find mistakes in the data before a folder is made for the run."""
@@ -198,13 +254,40 @@ class TrainingCLI(LightningCLI):
         if self.trainer.world_size > 1:
             join_restarted(self.trainer.strategy.root_device)
 
-    before_validate = before_fit
+    def fit(self, model: UnivNet, **options: Any) -> None:
+        """Train.
+
+        Raises:
+            RolledBack: the run is to go on from a checkpoint of its own.
+        """
+        try:
+            self.trainer.fit(model, **options)
+        except NonFiniteError as error:
+            rates = {player: model.hparams[f"{player}_lr"] for player in model.updates}
+            raise self._rollbacks.back_from(error, self.trainer, rates, self.config.fit.rollbacks) from None
+
+    def before_validate(self) -> None:
+        """Find mistakes in the data, and say where there is nothing to measure."""
+        self.datamodule.setup()
+        if not self.trainer.limit_val_batches:
+            raise UsageError("validate has nothing to measure: trainer.limit_val_batches is 0")
+        if not self.datamodule.validation_dataset:
+            raise UsageError(
+                "validate has nothing to measure: no recording is kept apart for validation; set data.validation to a "
+                "number of files, or name some in a manifest"
+            )
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
-        """Leave out the callbacks of every run that the trainer's switches are against."""
+        """Leave out the callbacks of every run that the trainer's switches are against, or that have a substitute."""
         switches = {"enable_progress_bar": ProgressBar, "enable_checkpointing": Checkpoint}
         off = tuple(kind for switch, kind in switches.items() if config.get(switch) is False)
-        trainer = super()._instantiate_trainer(config, [each for each in callbacks if not isinstance(each, off)])
+        theirs = config.get("callbacks") or []
+        if any(isinstance(each, ProgressBar) for each in (theirs if isinstance(theirs, list) else [theirs])):
+            off += (ProgressBar,)
+        callbacks = [each for each in callbacks if not isinstance(each, off)]
+        if self._resuming is not None:
+            callbacks.append(self._resuming)
+        trainer = super()._instantiate_trainer(config, callbacks)
         if trainer.strategy.root_device.type == "cpu":
             keep_freed_memory()
         return trainer

@@ -61,9 +61,9 @@ def check_zip(path: str | os.PathLike[str]) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
-    except OSError:
+    except PermissionError:
         raise
-    except Exception as error:  # the kinds that a damaged header leads to are many
+    except Exception as error:  # the kinds that a damaged header leads to are many, OSError among them
         raise ValueError(f"{path} is damaged or no checkpoint: give another file that training wrote") from error
     if damaged is not None:
         raise ValueError(f"{path} is damaged (its part {damaged}): give another file that training wrote")

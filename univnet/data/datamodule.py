@@ -180,8 +180,9 @@ class AudioDataModule(LightningDataModule):
                 "the epoch is this one smaller batch.",
                 stacklevel=2,
             )
+        # By name: for overfit_batches, Lightning makes the loader again with another sampler.
         return ResumableDataLoader(
-            self.train_dataset, self.batch_size, sampler, drop_last=self.drop_last and full, **self._reading()
+            self.train_dataset, self.batch_size, sampler=sampler, drop_last=self.drop_last and full, **self._reading()
         )
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:

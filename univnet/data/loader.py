@@ -1,4 +1,4 @@
-"""A data loader that resumes in the middle of an epoch, for any map-style dataset. Needs torch alone."""
+"""A data loader that resumes in the middle of an epoch, for any map-style dataset. Needs torch alone, and `workers`."""
 
 import warnings
 from collections.abc import Iterator
@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from univnet.data.workers import batches_of
 
 
 class EpochSampler(DistributedSampler):
@@ -116,14 +118,14 @@ class ResumableDataLoader(DataLoader):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         sampler = self.sampler
         if not isinstance(sampler, EpochSampler):
-            yield from super().__iter__()
+            yield from batches_of(super().__iter__)
             return
         if not (self._resuming and sampler.epoch == self._epoch):  # else: another epoch has been set since loading
             self._epoch, self._position = sampler.epoch, 0
         self._resuming = False
         sampler.skip = self._position * (self.batch_size or 1)
         self.generator.manual_seed(sampler.seed + self._epoch * sampler.num_replicas + sampler.rank)
-        for batch in super().__iter__():
+        for batch in batches_of(super().__iter__):
             self._position += 1
             yield batch
         sampler.set_epoch(self._epoch + 1)

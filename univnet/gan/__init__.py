@@ -1,4 +1,4 @@
-"""Training techniques for two-player (generator / discriminator) Lightning modules, per optimizer."""
+"""Training techniques for Lightning modules of two players, generator and discriminator, each with its optimizer."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -38,8 +38,8 @@ __all__ = [
     "averaged_weights",
 ]
 
-# Imported when first asked for: whoever reads an average from a checkpoint needs no Lightning.
-_HOMES = {
+# Imported on first access, so that reading an average from a checkpoint does not import Lightning.
+_MODULES = {
     "averaged_weights": "averaging.checkpoint",
     "BatchSizeSearch": "tuner.batch_size_result",
     "CyclicalLR": "cyclical",
@@ -60,9 +60,9 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     return value
 
 

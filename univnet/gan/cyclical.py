@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from univnet.common.mistakes import Mistakes
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Section 3.1's windows, as functions of the triangular one, t in [0, 1].
+# The windows of section 3.1, as functions of the triangular one, t in [0, 1].
 _WINDOWS = {
     "triangular": lambda t: t,
     "welch": lambda t: 1.0 - (1.0 - t) ** 2,
@@ -20,30 +22,30 @@ _MODES = ("triangular", "triangular2", "exp_range")
 
 
 class CyclicalLR(LRScheduler):
-    """Let the learning rate rise from ``base_lr`` to ``max_lr`` and fall back, over and over.
+    """Let the learning rate rise from ``base_lr`` to ``max_lr`` and fall back, repeatedly (arXiv 1506.01186, §3.1).
 
-    Arguments are torch's ``CyclicLR``'s where it has them. Two things differ: the rise and fall can follow a
-    Welch (parabolic) or Hann (sinusoidal) window, and momentum is left alone unless asked for, so that a GAN's
-    AdamW betas (0.5, 0.9) survive. Step it once an update (``interval: step``).
+    The arguments have the names of torch's ``CyclicLR``. Two things differ: the rise and fall can follow a Welch
+    (parabolic) or Hann (sinusoidal) window, and by default momentum does not cycle, so that a GAN's AdamW keeps its
+    betas (0.5, 0.9). Step it after each update (``interval: step``).
 
     Args:
         optimizer: the optimizer whose rate cycles.
-        base_lr: the lowest rate; one number, or one a parameter group.
-        max_lr: the highest rate of the first cycle; one number, or one a parameter group.
+        base_lr: the lowest rate; one number, or one per parameter group.
+        max_lr: the highest rate of the first cycle; one number, or one per parameter group.
         window: the shape of a cycle: ``"triangular"`` (linear), ``"welch"`` or ``"hann"``.
-        mode: ``"triangular"`` repeats the cycle; ``"triangular2"`` halves its height each cycle;
-            ``"exp_range"`` multiplies its height by ``gamma`` each update.
+        mode: ``"triangular"`` repeats the cycle; ``"triangular2"`` halves its height after each cycle;
+            ``"exp_range"`` multiplies its height by ``gamma`` after each update.
         step_size_up: updates from ``base_lr`` to ``max_lr``.
-        step_size_down: updates back; ``None`` takes ``step_size_up``.
+        step_size_down: updates from ``max_lr`` back to ``base_lr``; default: ``step_size_up``.
         gamma: the factor of ``"exp_range"``.
-        cycle_momentum: also cycle momentum (or Adam's first beta), against the rate, between ``max_momentum``
+        cycle_momentum: also cycle momentum (or Adam's first beta), inversely to the rate, between ``max_momentum``
             and ``base_momentum``.
         base_momentum: the lowest momentum, at the highest rate.
         max_momentum: the highest momentum, at ``base_lr``.
-        last_epoch: updates made before, minus one; ``-1`` starts afresh.
+        last_epoch: updates made before, minus one; ``-1`` starts from the beginning.
 
     Raises:
-        ValueError: naming every argument that is out of range.
+        ValueError: if arguments are out of range; it names all of them.
     """
 
     def __init__(
@@ -64,21 +66,26 @@ class CyclicalLR(LRScheduler):
         groups = optimizer.param_groups
         lows, highs = _per_group(base_lr, groups), _per_group(max_lr, groups)
         step_size_down = step_size_up if step_size_down is None else step_size_down
-        wrong = []
-        if len(lows) != len(groups) or len(highs) != len(groups):
-            wrong.append(f"base_lr and max_lr must be one number, or one for each of {len(groups)} groups")
-        if any(not 0 <= low <= high < math.inf for low, high in zip(lows, highs, strict=False)):
-            wrong.append(f"base_lr must lie between 0 and max_lr, which must be finite; got {base_lr!r} and {max_lr!r}")
-        if window not in _WINDOWS:
-            wrong.append(f"window must be one of {', '.join(_WINDOWS)}; got {window!r}")
-        if mode not in _MODES:
-            wrong.append(f"mode must be one of {', '.join(_MODES)}; got {mode!r}")
-        if step_size_up < 1 or step_size_down < 1:
-            wrong.append(f"step sizes must be ≥ 1; got {step_size_up!r} up and {step_size_down!r} down")
-        if cycle_momentum and not all("momentum" in g or "betas" in g for g in groups):
-            wrong.append("cycle_momentum needs an optimizer with momentum or betas")
-        if wrong:
-            raise ValueError("CyclicalLR: " + "; ".join(wrong))
+        mistakes = Mistakes(self)
+        mistakes.unless(
+            len(lows) == len(highs) == len(groups),
+            f"base_lr and max_lr must be one number, or one for each of {len(groups)} groups",
+        )
+        mistakes.unless(
+            all(0 <= low <= high < math.inf for low, high in zip(lows, highs, strict=False)),
+            f"base_lr must be between 0 and max_lr, which must be finite, got {base_lr!r} and {max_lr!r}",
+        )
+        mistakes.unless(window in _WINDOWS, f"window must be one of {', '.join(_WINDOWS)}, got {window!r}")
+        mistakes.unless(mode in _MODES, f"mode must be one of {', '.join(_MODES)}, got {mode!r}")
+        mistakes.unless(
+            min(step_size_up, step_size_down) >= 1,
+            f"step sizes must be at least 1, got {step_size_up!r} up and {step_size_down!r} down",
+        )
+        mistakes.unless(
+            not cycle_momentum or all("momentum" in group or "betas" in group for group in groups),
+            "cycle_momentum needs an optimizer with momentum or betas",
+        )
+        mistakes.raise_all()
         self.max_lrs, self.window, self.mode, self.gamma = highs, window, mode, gamma
         self.step_size_up, self.step_size_down = step_size_up, step_size_down
         self.cycle_momentum, self.base_momentum, self.max_momentum = (
@@ -93,7 +100,7 @@ class CyclicalLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def height(self, step: int) -> float:
-        """Return where in [base, max] the rate stands after ``step`` updates: 0 at the base, 1 at the maximum."""
+        """Return the position of the rate between base (0) and maximum (1) after ``step`` updates."""
         length = self.step_size_up + self.step_size_down
         cycle, position = divmod(step, length)
         rising = position <= self.step_size_up

@@ -84,7 +84,7 @@ def lent_scaler(plugin: Precision, scaler: GradScaler | None) -> Iterator[None]:
 def drop_searches(trainer: Trainer) -> None:
     """Take the callbacks away that Lightning's ``Tuner`` has put in for a search; it leaves them after an exception."""
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
-    trainer.callbacks = [one for one in callbacks if not getattr(one, "_early_exit", False)]  # type: ignore
+    callbacks[:] = [one for one in callbacks if not getattr(one, "_early_exit", False)]  # the list stays the same one
 
 
 # Data

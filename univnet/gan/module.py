@@ -1,4 +1,4 @@
-"""A LightningModule for two simultaneous players: the whole training step, and what Lightning leaves to us."""
+"""A LightningModule for two simultaneous players: the whole training step, and the hooks that it needs."""
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar, Self
 
 from lightning.fabric.plugins.io import TorchCheckpointIO
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DDPStrategy, ParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
@@ -15,10 +15,11 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
 from univnet.gan.endurance.checkpoint_io import WholeCheckpointIO
+from univnet.gan.endurance.kept import Kept
 from univnet.gan.lightning_internals import attached_trainer, ddp_options, lent_scaler, log_at_updates
 from univnet.gan.precision import no_autocast
 from univnet.gan.refusals import refuse_one_optimizer_techniques, strategy_mistake
-from univnet.gan.resume import Position, Progress, capture, check_complete, replay, restore
+from univnet.gan.resume import Position, Progress, capture, check_complete, check_optimizers, replay, restore
 from univnet.gan.rng import set_apart
 from univnet.gan.schedules import Schedules
 from univnet.gan.updates import Player, Updates, frozen
@@ -29,11 +30,11 @@ Losses = Tensor | Mapping[str, Tensor] | None
 class GANModule(LightningModule):
     """Train a generator against a discriminator, each with its own accumulation, clipping, schedule and guard.
 
-    Subclass it and define :meth:`generate`, :meth:`generator_loss`, :meth:`discriminator_loss`, and
+    Subclass it and define ``generate``, ``generator_loss``, ``discriminator_loss``, and
     ``configure_optimizers`` (the generator's optimizer first, the discriminator's second; schedulers in any of
     Lightning's forms, ``interval: step`` counting that player's updates). A subclass that overrides
-    ``configure_callbacks``, ``setup``, ``on_train_start``, ``on_train_epoch_end``, ``on_validation_start``,
-    ``on_save_checkpoint`` or ``on_load_checkpoint`` calls ``super()``'s.
+    ``configure_callbacks``, ``setup``, ``on_fit_start``, ``on_train_start``, ``on_train_epoch_end``,
+    ``on_validation_start``, ``on_save_checkpoint`` or ``on_load_checkpoint`` calls ``super()``'s.
 
     ``trainer.global_step``, ``max_steps``, ``every_n_train_steps`` and the loggers' axis count the generator's
     updates; ``module.updates["discriminator"].steps`` and ``.micro_batches`` count the rest.
@@ -44,8 +45,8 @@ class GANModule(LightningModule):
 
     Attributes:
         updates: each player's counters and settings, by name.
-        schedules: steps both players' schedulers; a callback that drives a player's rate adds its name to ``held``.
-        watched: for each player, the logged term that a good learning rate makes fall: what a range test watches.
+        schedules: steps both players' schedulers; a callback that sets a player's rate adds its name to ``held``.
+        watched: for each player, the logged term that a learning-rate range test watches.
     """
 
     watched: ClassVar[Mapping[str, str]] = {"generator": "generator/loss", "discriminator": "discriminator/loss"}
@@ -59,6 +60,7 @@ class GANModule(LightningModule):
         }
         self.schedules = Schedules(self.updates)
         self._progress = Progress()
+        self._kept = Kept()
         self._resumed: dict[str, Any] | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -74,29 +76,29 @@ class GANModule(LightningModule):
             setattr(cls, "configure_optimizers", noted)  # noqa: B010 - mypy refuses a plain assignment
 
     def generate(self, batch: Any) -> Any:
-        """Return the generator's output for ``batch``: a tensor, or any nest of tensors. Runs once a micro-batch."""
+        """Return the generator's output for ``batch``: a tensor or nested tensors. Runs once per micro-batch."""
         raise NotImplementedError(f"{type(self).__name__} must define generate(batch)")
 
     def generator_loss(self, batch: Any, fake: Any) -> Losses:
-        """Return the generator's loss, a scalar or a dict of named scalars of which ``"loss"`` is the one.
+        """Return the generator's loss: a scalar, or a dict of named scalars, of which ``"loss"`` is the loss.
 
-        ``fake`` carries gradient. The discriminator is frozen meanwhile: gradient flows through it, not into it.
-        ``None``, before a window opens, sits this micro-batch out.
+        ``fake`` has gradient. The discriminator is frozen: gradient passes through it, but its weights get none.
+        ``None`` skips this micro-batch; it is not allowed inside an open window.
         """
         raise NotImplementedError(f"{type(self).__name__} must define generator_loss(batch, fake)")
 
     def discriminator_loss(self, batch: Any, fake: Any) -> Losses:
-        """Return the discriminator's loss, like :meth:`generator_loss`; ``fake`` is detached here."""
+        """Return the discriminator's loss, like ``generator_loss``, but ``fake`` is detached."""
         raise NotImplementedError(f"{type(self).__name__} must define discriminator_loss(batch, fake)")
 
     def on_batch_size_trial(self) -> None:
-        """Begin at once what begins late in training: the batch-size finder calls this on each copy that it tries.
+        """Begin at once what normally begins late in training: the batch-size finder calls this on each copy it tries.
 
-        A batch size must last for the whole of training, so override this where a player rests at first.
+        A batch size must fit for the whole training, so override this if a player is not trained at first.
         """
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        """Let one generator forward serve both players, then close the windows that are full.
+        """Run one generator forward for both players and both losses, then close the windows that are full.
 
         Both losses come before either update, so the players are simultaneous. The generator goes first: its graph is
         free before the discriminator builds one of its own.
@@ -151,7 +153,7 @@ class GANModule(LightningModule):
 
     @contextmanager
     def _turn(self, player: Player, sync: bool) -> Iterator[None]:
-        """Freeze the other player, lend ``player``'s loss scaler, and leave DDP's all-reduce out unless ``sync``."""
+        """Freeze the other player, lend ``player``'s loss scaler, and skip DDP's all-reduce unless ``sync``."""
         own = set(player.parameters)
         others = [p for other in self.updates.values() for p in other.parameters if p not in own]
         strategy = self.trainer.strategy
@@ -163,9 +165,9 @@ class GANModule(LightningModule):
             yield
 
     def _log_updates(self) -> None:
-        """Log both players' last reports, once a generator update, at that update's number."""
+        """Log both players' last reports, once per generator update, at that update's number."""
         metrics = {k: v for player in self.updates.values() for k, v in player.metrics().items()}
-        bar = self.trainer.progress_bar_callback is not None  # what it may show, Lightning fetches at every update
+        bar = self.trainer.progress_bar_callback is not None  # Lightning reads what the bar shows at every update
         for name, value in metrics.items():
             self.log(name, value, prog_bar=bar and name.endswith("/loss"), logger=False)
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
@@ -188,8 +190,20 @@ class GANModule(LightningModule):
     def configure_callbacks(self) -> list[Callback]:
         """Refuse what Lightning offers to one optimizer alone: the first hook of a fit, before data are read."""
         if self.trainer.state.fn == TrainerFn.FITTING:
-            refuse_one_optimizer_techniques(self.trainer)
+            self.refuse_unfit(self.trainer)
         return []
+
+    def refuse_unfit(self, trainer: Trainer, options: str = "") -> None:
+        """Raise an error that names what ``trainer`` has that cannot train this module, and what to use instead.
+
+        Args:
+            trainer: it need not be attached yet.
+            options: what the names of this module's options begin with: ``"model."`` on the command line.
+
+        Raises:
+            MisconfigurationException: there is something.
+        """
+        refuse_one_optimizer_techniques(trainer, options)
 
     def on_micro_batch_end(self) -> None:
         """Take note: between here and the next training step, checkpoints hold the state that is reached now."""
@@ -213,6 +227,11 @@ class GANModule(LightningModule):
             strategy.checkpoint_io = WholeCheckpointIO()
         log_at_updates(self.trainer)
 
+    def on_fit_start(self) -> None:
+        """Refuse optimizers that cannot go on from a checkpoint's, before its states are loaded into them."""
+        if self._resumed is not None:
+            check_optimizers(self._resumed, dict(zip(self.updates, self.trainer.optimizers, strict=False)))
+
     def on_train_start(self) -> None:
         """Bind each player to its optimizer and, after a resume, put its open window back."""
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
@@ -220,37 +239,40 @@ class GANModule(LightningModule):
             player.bind(optimizer.optimizer, scaler)
             if self.global_step == 0:
                 player.reset()
+        self.schedules.check_lengths(self.trainer)
         resumed, self._resumed = self._resumed, None
         if resumed is None and self.global_step == 0:
             set_apart(self.global_rank)
+            self._kept = Kept()
         if resumed is not None:
             restore(self.trainer, self.updates, self.schedules, resumed)
 
     def on_train_epoch_end(self) -> None:
         """Step the plateau schedulers that watch an epoch's metrics."""
-        if self.trainer.is_last_batch:  # not where max_steps ends the run within an epoch
+        if self.trainer.is_last_batch:  # not if max_steps ends the run within an epoch
             self.schedules.after_epoch(self.trainer, plateau=True)
             self._progress.epoch_ended()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what callbacks keep beside the weights and, once something is trained, what resuming right here takes.
+        """Add what callbacks keep beside the weights and, once training has begun, what resuming at this point needs.
 
-        A callback's ``on_save_weights(trainer, module, checkpoint)`` also runs for files of weights alone, for which
-        Lightning calls no callback.
+        A callback's ``on_save_weights(trainer, module, checkpoint)`` also runs for checkpoints of weights only, for
+        which Lightning calls no callback.
         """
         trainer = attached_trainer(self)
+        self._kept.add_to(checkpoint)
         for callback in trainer.callbacks if trainer else ():  # type: ignore[attr-defined]
             if hasattr(callback, "on_save_weights"):
                 callback.on_save_weights(trainer, self, checkpoint)
         if self._resumed is not None:  # nothing has been done since
-            checkpoint["gan"] = self._resumed
+            checkpoint["gan"] = {name: value for name, value in self._resumed.items() if name != "groups"}
         elif all(player.optimizer for player in self.updates.values()):
             for player in self.updates.values():
-                player.check_weights()  # or a good checkpoint would be written over
+                player.check_weights()  # otherwise a good checkpoint would be overwritten
             checkpoint["gan"] = capture(self.trainer, self.updates, self.schedules, self._progress)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what :meth:`on_train_start` restores, if it is to train.
+        """Keep what ``on_train_start`` restores, if this is for training.
 
         Raises:
             ValueError: training cannot go on from ``checkpoint``, because parts of it are missing; names them.
@@ -258,8 +280,11 @@ class GANModule(LightningModule):
         trainer = attached_trainer(self)
         if trainer is not None and trainer.state.fn == TrainerFn.FITTING:
             check_complete(checkpoint, self.updates)
-            self._resumed = checkpoint.get("gan")
-            self._progress.resumed(replay(trainer, checkpoint) if self._resumed else Position())
+            groups = [state["param_groups"] for state in checkpoint["optimizer_states"]]
+            saved = checkpoint.get("gan")
+            self._resumed = {**saved, "groups": groups} if saved else None
+            self._progress.resumed(replay(trainer, checkpoint) if saved else Position())
+            self._kept.take_from(trainer, checkpoint)
 
     def _optimizers(self) -> list[LightningOptimizer]:
         optimizers = self.optimizers()

@@ -28,23 +28,22 @@ _CALLBACKS = {
 }
 
 
-def refuse_one_optimizer_techniques(
-    trainer: Trainer, model: str = "", kind: type[Exception] = MisconfigurationException
-) -> None:
+def refuse_one_optimizer_techniques(trainer: Trainer, model: str = "") -> None:
     """Raise one error that names everything about ``trainer`` that cannot train two players, if anything.
 
     Args:
         trainer: the trainer that is to fit a :class:`~univnet.gan.GANModule`.
         model: what the names of the module's options begin with: ``"model."`` on the command line.
-        kind: the error to raise.
 
     Raises:
-        MisconfigurationException: or another ``kind``: each technique and what stands in its place.
+        MisconfigurationException: naming each technique and what stands in its place.
     """
     found = list(_found(trainer, model))
     drop_searches(trainer)  # Lightning's Tuner leaves its callback behind when a fit raises
     if found:
-        raise kind(f"Lightning's techniques for one optimizer cannot serve two: {'; '.join(found)}")
+        raise MisconfigurationException(
+            f"Lightning's techniques for one optimizer cannot serve two: {'; '.join(found)}"
+        )
 
 
 def _found(trainer: Trainer, model: str) -> Iterator[str]:

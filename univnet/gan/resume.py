@@ -14,6 +14,7 @@ import torch.distributed as dist
 from lightning.pytorch import Trainer
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
+from torch.optim import Optimizer
 
 from univnet.gan.endurance.logs import mark, rewind
 from univnet.gan.lightning_internals import set_loops, validation_is_due
@@ -133,6 +134,30 @@ def check_complete(checkpoint: Mapping[str, Any], players: Mapping[str, Player])
         )
 
 
+def check_optimizers(state: Mapping[str, Any], optimizers: Mapping[str, Optimizer]) -> None:
+    """Check that each player's optimizer can go on from the state that is about to be loaded into it.
+
+    Args:
+        state: a checkpoint's ``"gan"``, with the ``param_groups`` of the optimizers' states as ``"groups"``.
+        optimizers: by the players' names.
+
+    Raises:
+        ValueError: naming each that is of another class than the one whose state was saved.
+    """
+    wrong = []
+    for (name, optimizer), groups in zip(optimizers.items(), state["groups"], strict=False):
+        ours = type(optimizer).__name__
+        theirs = state["players"][name].get("optimizer")  # older checkpoints do not say
+        if theirs not in (ours, None) or not optimizer.defaults.keys() <= groups[0].keys() | _LATER:
+            wrong.append(f"the {name}'s is of {theirs or 'another class'} and cannot go on as {ours}")
+    if wrong:
+        raise ValueError(
+            f"the checkpoint's optimizers do not fit: {'; '.join(wrong)}; keep the optimizer, or begin a new run from "
+            "the checkpoint's weights"
+        )
+
+
+_LATER = {"decoupled_weight_decay", "fused", "foreach", "capturable", "differentiable", "maximize"}  # torch adds these
 _PARTS = {"rng": "the random numbers", "watched": "the metrics that schedules watch"}
 
 

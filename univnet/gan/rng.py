@@ -1,4 +1,4 @@
-"""Capture and restore the state of every random number generator of this process."""
+"""Save and restore the state of every random number generator of this process."""
 
 import random
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from torch import nn
 
 def rng_state() -> dict[str, Any]:
     """Return the states of Python's, NumPy's, torch's CPU and this device's CUDA generator, in plain types."""
-    name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002 - the global state is what we keep
+    name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002 - the global state is what is saved
     return {
         "python": random.getstate(),
         "numpy": [str(name), torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest],
@@ -22,7 +22,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
-    """Restore what :func:`rng_state` returned."""
+    """Restore what ``rng_state`` returned."""
     random.setstate(state["python"])
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
@@ -46,7 +46,7 @@ def set_apart(rank: int) -> None:
 
 @contextmanager
 def preserved(*modules: nn.Module) -> Iterator[None]:
-    """Leave random numbers, and the training or evaluation mode of every layer of ``modules``, as they are."""
+    """Restore, after this context, the random numbers and every layer's training or evaluation mode in ``modules``."""
     modes = [(layer, layer.training) for module in modules for layer in module.modules()]
     numbers = rng_state()
     try:

@@ -1,4 +1,4 @@
-"""One discriminator forward on the fakes for both players' losses, one part of the discriminator after the other."""
+"""One discriminator forward on the generated audio for both players' losses, part by part."""
 
 import operator
 from collections.abc import Callable, Iterable, Mapping
@@ -18,25 +18,24 @@ Parts = Mapping[str, nn.Module]
 
 
 class SharedForward:
-    """Both players' adversarial losses over a discriminator's parts, each run once on the fakes and once on the reals.
+    """Both players' adversarial losses over a discriminator's parts, each run once on fakes and once on reals.
 
-    The players are simultaneous, so both losses see the same scores of the fakes. :meth:`generator_terms` therefore
-    works out both losses' gradients at once, a part at a time: no more than one part's activations are held, and
-    :meth:`discriminator_terms` of the same audio only hands its share out, so the weights must not change in between.
-    What both return are ordinary scalars to combine and to call ``backward()`` on (once differentiable). A player that
-    does not take its terms from here has them worked out for nothing: use both methods or neither.
+    The players are simultaneous, so both losses see the same scores of the fakes. ``generator_terms`` therefore
+    computes the gradients of both losses, one part after the other, and holds the activations of one part only.
+    ``discriminator_terms`` of the same audio then returns what was computed, so the weights must not change in between.
+    Both return ordinary scalars to combine and to call ``backward()`` on (once differentiable). Use both methods or
+    neither: otherwise one player's gradients are computed in vain.
 
-    Where gradients cannot be worked out beforehand, each player has forward passes of its own: in fp16, whose
-    gradients must be scaled from their very beginning, where the fakes or a part's weights have gradient hooks, and
-    without gradient to record.
+    Each player has its own forward passes if gradients cannot be computed in advance: in fp16 (where the loss must be
+    scaled first), if the fakes or a part's weights have gradient hooks, and if no gradient is recorded.
 
     Args:
         of_generator: ``fake -> {"loss": scalar, …}`` of one part, where ``fake`` is what ``judge`` returns for the
             fakes: by default the part's scores. Other terms are for logging.
         of_discriminator: ``(real, fake) -> {"loss": scalar, …}``, of what ``judge`` returns for both.
-        generator_sees_real: Call ``of_generator(fake, real)`` instead, ``real`` without gradient: for feature matching
+        generator_sees_real: call ``of_generator(fake, real)`` instead, ``real`` without gradient: for feature matching
             and relativistic losses. The reals' forward pass then comes first.
-        judge: ``(part, audio) ->`` a tensor, or a list, tuple or dict of tensors: it runs a part. By default
+        judge: runs a part: ``(part, audio) ->`` a tensor, or a list, tuple or dict of tensors; default:
             ``part(audio)``.
     """
 
@@ -55,24 +54,24 @@ class SharedForward:
         """Return each part's terms of the generator's loss, with gradient to ``fake`` and none to the parts.
 
         Args:
-            parts: the discriminator's, by name. In :class:`GANModule`'s steps they are frozen here; elsewhere freeze
-                them where nothing is shared, or they get gradient.
+            parts: the discriminator's parts, by name. ``GANModule`` has frozen them at this point; in other training
+                loops freeze them, because they get gradient if the forward is not shared.
             fake: the generator's output, any shape.
-            real: what it is judged beside.
+            real: the real examples.
         """
         self._ready = None
         if not _can_share(parts, fake):
             return {name: self._generator_alone(part, fake, real) for name, part in parts.items()}
         both = {name: self._both(part, fake, real) for name, part in parts.items()}
-        known = {name: discriminators for name, (_, discriminators) in both.items()}
-        self._ready = _Ready(fake.detach(), fake._version, real, real._version, known)
+        precomputed = {name: discriminators for name, (_, discriminators) in both.items()}
+        self._ready = _Ready(fake.detach(), fake._version, real, real._version, precomputed)
         return {name: generators.terms([fake]) for name, (generators, _) in both.items()}
 
     def discriminator_terms(self, parts: Parts, fake: Tensor, real: Tensor) -> dict[str, Terms]:
         """Return each part's terms of the discriminator's loss, with gradient to the parts and none to ``fake``."""
         ready, self._ready = self._ready, None
         if ready is not None and ready.is_for(parts, fake, real):
-            return {name: ready.known[name].terms(part.parameters()) for name, part in parts.items()}
+            return {name: ready.precomputed[name].terms(part.parameters()) for name, part in parts.items()}
         fake, judge = fake.detach(), self._judge
         return {name: self._of_discriminator(judge(part, real), judge(part, fake)) for name, part in parts.items()}
 
@@ -83,9 +82,9 @@ class SharedForward:
             of_real = self._judge(part, real)
         return self._of_generator(self._judge(part, fake), of_real)
 
-    def _both(self, part: nn.Module, fake: Tensor, real: Tensor) -> "tuple[_Known, _Known]":
+    def _both(self, part: nn.Module, fake: Tensor, real: Tensor) -> "tuple[_Precomputed, _Precomputed]":
         parameters = list(part.parameters())
-        with requiring_grad(parameters, True):  # in the generator's turn all are frozen
+        with requiring_grad(parameters, True):  # the generator's turn freezes all of them
             seen = []
             if self._generator_sees_real:
                 of_real = self._judge(part, real)
@@ -94,18 +93,18 @@ class SharedForward:
             generator = self._of_generator(of_fake, *seen)
             with no_autocast(fake.device):
                 to_fake = torch.autograd.grad(generator["loss"], [fake], retain_graph=True)
-            generator = _values(generator)  # and its graph is free
+            generator = _values(generator)  # frees its graph
             if not self._generator_sees_real:
                 of_real = self._judge(part, real)
             discriminator = self._of_discriminator(of_real, of_fake)
             with no_autocast(fake.device):
                 to_own = torch.autograd.grad(discriminator["loss"], parameters, allow_unused=True) if parameters else ()
-        return _Known(generator, to_fake), _Known(_values(discriminator), to_own)
+        return _Precomputed(generator, to_fake), _Precomputed(_values(discriminator), to_own)
 
 
 @dataclass(frozen=True)
-class _Known:
-    """Terms whose loss has its gradients worked out already."""
+class _Precomputed:
+    """Terms of a loss, with its gradients."""
 
     values: Terms
     gradients: tuple[Tensor | None, ...]
@@ -118,23 +117,23 @@ class _Known:
 
 @dataclass(frozen=True)
 class _Ready:
-    """The discriminator's share, and what it is for."""
+    """The discriminator's terms, and the audio that they belong to."""
 
     fake: Tensor
     fake_version: int
     real: Tensor
     real_version: int
-    known: dict[str, _Known]
+    precomputed: dict[str, _Precomputed]
 
     def is_for(self, parts: Parts, fake: Tensor, real: Tensor) -> bool:
-        # `self.fake` is alive, so no other tensor has its memory; changes in place raise the version.
+        # self.fake is alive, so no other tensor can have its memory; in-place changes raise the version.
         same = (self.fake.data_ptr(), self.fake.shape) == (fake.data_ptr(), fake.shape) and self.real is real
         unchanged = (self.fake_version, self.real_version) == (fake._version, real._version)
-        return same and unchanged and self.known.keys() == parts.keys()
+        return same and unchanged and self.precomputed.keys() == parts.keys()
 
 
 class _WithGradients(torch.autograd.Function):
-    """(value, n gradients, n inputs) -> the value, as a function of the inputs that has these gradients."""
+    """Maps (value, n gradients, n inputs) to the value, as a function of the inputs with these gradients."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, *gradients_and_inputs: Tensor) -> Tensor:

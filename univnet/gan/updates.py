@@ -1,7 +1,7 @@
 """One player's updates: accumulate → unscale → guard → clip → step → schedule → zero.
 
-The words of this file: a *micro-batch* is what the loader yields; a player's *window* is the micro-batches
-whose gradients make one *update*. A window closes after K micro-batches or at the epoch's last one.
+A *micro-batch* is what the loader yields; a player's *window* is the micro-batches whose gradients make one *update*.
+A window closes after K micro-batches or at the epoch's last one.
 """
 
 import copy
@@ -19,16 +19,25 @@ from torch.nn import Parameter
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
+from univnet.common.mistakes import Mistakes
 from univnet.gan.norm_limit import NormLimit
 
 log = logging.getLogger(__name__)
 
 
-_EXPLODED = 1e3  # weights whose norm has grown by this factor are said to have exploded
+_EXPLODED = 1e3  # a warning is logged when the norm of the weights has grown by this factor
 
 
 class NonFiniteError(RuntimeError):
-    """Training cannot go on: too many updates in a row were skipped, or an update has made weights NaN or infinite."""
+    """Training cannot go on: too many updates in a row were skipped, or an update has made weights NaN or infinite.
+
+    Attributes:
+        player: the name of the player that it happened to.
+    """
+
+    def __init__(self, message: str, player: str = "") -> None:
+        super().__init__(message)
+        self.player = player
 
 
 @dataclass(frozen=True)
@@ -40,13 +49,13 @@ class Updates:
             ``{epoch: K}`` (epochs from 0; K is 1 until the first epoch named), as in Lightning's
             ``GradientAccumulationScheduler``.
         clip_norm: scale the gradient down to at most this Euclidean norm, a number or a rule that decides it for each
-            update (:class:`~univnet.gan.NormLimit`); ``None`` leaves it alone.
-        clip_value: clamp every element of the gradient to ±this, before ``clip_norm``; ``None`` leaves it alone.
+            update (``univnet.gan.NormLimit``); ``None``: no clipping.
+        clip_value: clamp every element of the gradient to ±this, before ``clip_norm``; ``None``: no clipping.
         max_nonfinite: stop training after this many updates in a row were skipped because of a NaN or infinity.
             The default exceeds the 16 halvings by which fp16's first loss scale, 2**16, can fall to 1.
 
     Raises:
-        ValueError: naming every argument that is out of range.
+        ValueError: if arguments are out of range; it names all of them.
     """
 
     accumulate: int | dict[int, int] = 1
@@ -56,20 +65,22 @@ class Updates:
 
     def __post_init__(self) -> None:
         schedule = self.accumulate if isinstance(self.accumulate, Mapping) else {0: self.accumulate}
-        wrong = []
-        if not all(_is_count(epoch, 0) and _is_count(k, 1) for epoch, k in schedule.items()):
-            wrong.append(
-                f"accumulate must be a whole number ≥ 1, or {{epoch ≥ 0: number ≥ 1}}; got {self.accumulate!r}"
-            )
+        mistakes = Mistakes(self)
+        mistakes.unless(
+            all(_is_count(epoch, 0) and _is_count(k, 1) for epoch, k in schedule.items()),
+            f"accumulate must be a whole number ≥ 1, or {{epoch ≥ 0: number ≥ 1}}, got {self.accumulate!r}",
+        )
         for name in ("clip_norm", "clip_value"):
             value = getattr(self, name)
-            if value is not None and not isinstance(value, NormLimit) and not value > 0:
-                wrong.append(f"{name} must be positive, or null for no clipping; got {value!r}")
-        if not _is_count(self.max_nonfinite, 1):
-            wrong.append(f"max_nonfinite must be a whole number ≥ 1; got {self.max_nonfinite!r}")
-        if wrong:
-            raise ValueError("Updates: " + "; ".join(wrong))
-        if isinstance(self.accumulate, Mapping):  # a copy: what the caller does to theirs is no concern of ours
+            mistakes.unless(
+                value is None or isinstance(value, NormLimit) or value > 0,
+                f"{name} must be positive, or null for no clipping, got {value!r}",
+            )
+        mistakes.unless(
+            _is_count(self.max_nonfinite, 1), f"max_nonfinite must be a whole number ≥ 1, got {self.max_nonfinite!r}"
+        )
+        mistakes.raise_all()
+        if isinstance(self.accumulate, Mapping):  # a copy, which the caller cannot change later
             object.__setattr__(self, "accumulate", dict(self.accumulate))
 
     def accumulate_at(self, epoch: int) -> int:
@@ -81,15 +92,15 @@ class Updates:
 
 
 class Player:
-    """One optimizer of a GAN: its open window, its counters, and what it last reported.
+    """One optimizer of a GAN: its open window, its counters, and its last report.
 
     Attributes:
         steps: updates made.
         micro_batches: micro-batches seen.
         nonfinite: updates skipped because a loss or gradient was NaN or infinite.
         position: micro-batches in the open window; 0 when none is open.
-        report: of the last closed window, ready to log: its mean loss terms, ``lr``, ``gradient_norm`` (before
-            clipping), ``clipped`` (the share of updates that clipping changed since last logged), the counters.
+        report: the last closed window's mean loss terms, ``lr``, ``gradient_norm`` (before clipping), ``clipped`` (the
+            share of updates since the last logging that clipping changed), and the counters, for logging.
     """
 
     def __init__(self, name: str, settings: Updates | None = None) -> None:
@@ -114,10 +125,10 @@ class Player:
         self._norm_limit = copy.deepcopy(rule) if isinstance(rule, NormLimit) else None
 
     def bind(self, optimizer: Optimizer, scaler: GradScaler | None) -> None:
-        """Take charge of ``optimizer``, with a loss scaler of its own where training is in fp16.
+        """Use ``optimizer`` and, in fp16, a copy of the loss ``scaler``.
 
-        A scaler a player: an overflow of one never touches the other's scale, and a scale changes only where
-        its own player's window closes.
+        Each player has its own scaler: an overflow of one player does not change the other's scale, and a scale
+        changes only when its own player's window closes.
 
         Raises:
             ValueError: a learning rate of the optimizer is negative, infinite or NaN.
@@ -133,12 +144,12 @@ class Player:
 
     @property
     def parameters(self) -> list[Parameter]:
-        """The parameters this player's optimizer updates."""
+        """The parameters that this player's optimizer updates."""
         assert self.optimizer is not None
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
     def open(self, epoch: int) -> None:
-        """Begin a micro-batch of ``epoch``, opening a window where none is open."""
+        """Begin a micro-batch of ``epoch``, and open a window if none is open."""
         if self.position and epoch != self._epoch:  # an epoch that was cut short must not leak into the next
             log.warning("%s: dropped %d micro-batches of an epoch cut short", self.name, self.position)
             self._close()
@@ -146,14 +157,14 @@ class Player:
             self._epoch, self._size = epoch, self.settings.accumulate_at(epoch)
 
     def closes(self, last_of_epoch: bool) -> bool:
-        """Whether the micro-batch at hand closes the window."""
+        """Whether the present micro-batch closes the window."""
         return last_of_epoch or self.position + 1 >= self._size
 
     def accumulate(self, terms: Mapping[str, Tensor], backward: Callable[[Tensor], None]) -> None:
         """Add one micro-batch: its loss terms to the window's sums, its gradient (by ``backward``) to ``.grad``."""
         loss = terms["loss"]
-        # A loss that is not finite must stop the update even where its gradient happens to be finite. As a
-        # gradient of NaN it needs no host synchronization, and DDP's all-reduce tells every rank.
+        # A loss that is not finite must stop the update even if its gradient is finite. A gradient of NaN does that
+        # without host synchronization, and DDP's all-reduce passes it to every rank.
         finite = torch.where(torch.isfinite(loss.detach()), 1.0, torch.nan)
         backward(loss / self._size * finite)
         for name, value in terms.items():
@@ -163,7 +174,7 @@ class Player:
         self.micro_batches += 1
 
     def update(self, step: Callable[[], Any]) -> bool:
-        """Close the window: unscale, guard, clip, and let ``step`` move the weights. Return whether it did.
+        """Close the window: unscale, guard, clip, and call ``step``, which moves the weights. Return whether it did.
 
         Raises:
             NonFiniteError: after ``max_nonfinite`` skipped updates in a row.
@@ -174,7 +185,7 @@ class Player:
         grads = [p.grad for p in with_grad if p.grad is not None]
         if self.scaler and grads:
             self.scaler.unscale_(self.optimizer)
-        if self.position < self._size and grads:  # a short last window is a mean over what it has, too
+        if self.position < self._size and grads:  # a short last window is the mean over its own micro-batches
             torch._foreach_mul_(grads, self._size / self.position)
         norm = get_total_norm(grads)
         finite = bool(torch.isfinite(norm))
@@ -190,7 +201,7 @@ class Player:
         if self._updates_since_log:
             self.report["clipped"] = self._clipped_updates / self._updates_since_log
         if self.scaler:
-            # As a tensor: get_scale() would wait for the device.
+            # A tensor, because get_scale() would wait for the device.
             self.report["loss_scale"] = self.scaler.scale(torch.ones_like(norm))
         self._close()
         if not finite:
@@ -199,26 +210,27 @@ class Player:
 
     @torch.no_grad()
     def check_weights(self) -> None:
-        """Look at what the updates made: the guard in :meth:`update` sees gradients alone. Waits for the device.
+        """Check the weights, since ``update`` checks gradients only. Waits for the device.
 
-        Weights that have grown a thousandfold since training started or was resumed are warned of, once.
+        Logs one warning if their norm has grown a thousandfold since training started or was resumed.
 
         Raises:
-            NonFiniteError: a weight is NaN or infinite, or their norm is.
+            NonFiniteError: if the norm of the weights is NaN or infinite.
         """
         norm = float(get_total_norm(self.parameters))
         if not math.isfinite(norm):
             raise NonFiniteError(
                 f"{self.name}: its weights are NaN, infinite or too large to measure after update {self.steps}, so "
                 f"training stops here; checkpoints written before are good. Lower its learning rate (now "
-                f"{self._lr:.3g}) or set clip_norm, and go on from the last one"
+                f"{self._lr:.3g}) or set clip_norm, and go on from the last one",
+                self.name,
             )
         if norm > _EXPLODED * self._norm_at_start > 0:
             log.warning(
                 "%s: its weights have grown %.0f-fold by update %d: its learning rate (now %.3g) is too high",
                 *(self.name, norm / self._norm_at_start, self.steps, self._lr),
             )
-            self._norm_at_start = 0.0  # said once
+            self._norm_at_start = 0.0  # warn once
 
     @property
     def _lr(self) -> float:
@@ -226,24 +238,25 @@ class Player:
         return float(self.optimizer.param_groups[0]["lr"])
 
     def metrics(self) -> dict[str, Tensor | float]:
-        """Return the report under names that carry the player's: ``generator/loss``, …"""
+        """Return the report with the player's name in front: ``generator/loss``, …"""
         return {f"{self.name}/{key}": value for key, value in self.report.items()}
 
     def logged(self) -> None:
-        """Begin a new interval of the clipped share, its last value being logged."""
+        """Begin a new interval of the ``clipped`` share, because the last value was logged."""
         self._clipped_updates = self._updates_since_log = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """All that resuming inside an open window needs, gradients included; safe for ``weights_only`` loading."""
+        """Return all that resuming inside an open window needs, with gradients; safe for ``weights_only`` loading."""
         return {
             **{key: getattr(self, key) for key in _STATE},
             "grads": [p.grad for p in self.parameters] if self.position else [],
             "scaler": self.scaler.state_dict() if self.scaler else None,
             "norm_limit": self._norm_limit.state_dict() if self._norm_limit else None,
+            "optimizer": type(self.optimizer).__name__,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where ``state_dict`` was taken; :meth:`bind` comes first."""
+        """Restore what ``state_dict`` returned; call ``bind`` first."""
         for key in _STATE:
             setattr(self, key, copy.copy(state[key]))
         parameters = self.parameters
@@ -283,7 +296,8 @@ class Player:
             raise NonFiniteError(
                 f"{self.name}: {self._nonfinite_in_a_row} updates in a row had a non-finite {culprit}; "
                 f"the weights are still finite. Lower its learning rate, set clip_norm, or look at the data "
-                f"(max_nonfinite={self.settings.max_nonfinite} sets when to stop)."
+                f"(max_nonfinite={self.settings.max_nonfinite} sets when to stop).",
+                self.name,
             )
 
     def _close(self) -> None:
@@ -310,7 +324,7 @@ _OWN = ("lr", "gradient_norm", "updates", "nonfinite", "clipped", "loss_scale")
 
 @contextmanager
 def requiring_grad(parameters: list[Parameter], wanted: bool) -> Iterator[None]:
-    """Put ``parameters`` into the graphs built inside, or keep them out; all are as before after, also an exception."""
+    """Set whether ``parameters`` require gradients inside this context; afterwards all are as before."""
     changed = [p for p in parameters if p.requires_grad != wanted]
     try:
         for parameter in changed:
@@ -322,7 +336,7 @@ def requiring_grad(parameters: list[Parameter], wanted: bool) -> Iterator[None]:
 
 
 def frozen(parameters: list[Parameter]) -> AbstractContextManager[None]:
-    """Keep ``parameters`` out of the graphs built inside."""
+    """Let ``parameters`` require no gradients inside this context."""
     return requiring_grad(parameters, False)
 
 

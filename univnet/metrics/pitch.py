@@ -1,7 +1,7 @@
 """Pitch, periodicity and voicing: CREPE's, by the protocol of CARGAN (arXiv 2110.10139), and pYIN's pitch.
 
-Published tables use CREPE's full model, which takes some 4 CPU seconds per second of audio. The ``…_tiny`` metrics use
-its tiny model, 12 times as fast: good to watch a training run by, not to be compared with published figures.
+Published tables use CREPE's full model, which takes some 3 CPU seconds per second of audio. The ``…_tiny`` metrics use
+its tiny model, some 17 times as fast: good to watch a training run by, not to be compared with published figures.
 """
 
 import warnings

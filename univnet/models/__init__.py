@@ -1,4 +1,4 @@
-"""The networks, as plain modules: the generator and its discriminators, and the contracts that others keep, too."""
+"""The networks, as plain modules: the generator and its discriminators, and the contracts for networks of your own."""
 
 from univnet.models.base import BaseDiscriminator, BaseGenerator
 from univnet.models.discriminators import (

@@ -1,4 +1,4 @@
-"""The contracts: what training, validation and ``Vocoder`` ask of a generator, and training of a discriminator."""
+"""The contracts: what training, validation and ``Vocoder`` need of a generator, and training of a discriminator."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
+
+from univnet.models.weight_norm import fold_weight_norm
 
 
 class BaseGenerator(nn.Module, ABC):
@@ -14,36 +15,34 @@ class BaseGenerator(nn.Module, ABC):
 
     n_mels: int  # mel bands
     hop_length: int  # audio samples per mel frame
-    context_frames: int  # mel frames on either side of a frame on which the frame's audio depends, at most
-    noise_channels: int = 0  # of the input noise, per mel frame; 0 where it takes none
+    context_frames: int  # how many mel frames on either side of a frame its audio depends on, at most
+    noise_channels: int = 0  # of the input noise, per mel frame; 0 if it takes none
 
     @property
     @abstractmethod
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments as plain numbers, strings and lists: with them the class is built again."""
+        """The constructor's arguments as plain numbers, strings and lists, from which it is rebuilt."""
 
     @abstractmethod
     def forward(self, mel: Tensor, noise: Tensor) -> Tensor:
         """Return audio (batch, 1, frames · hop_length) in [−1, 1] for ``mel`` (batch, n_mels, frames) and its noise."""
 
     def draw_noise(self, mel: Tensor, source: torch.Generator | None = None) -> Tensor:
-        """Draw the standard normal noise for ``mel``: (batch, noise_channels, frames), empty where it takes none."""
+        """Draw the standard normal noise for ``mel``: (batch, noise_channels, frames), empty if it takes none."""
         shape = (mel.shape[0], self.noise_channels, mel.shape[2])
         return torch.randn(shape, generator=source, dtype=mel.dtype, device=mel.device)
 
     def blocks_to_compile(self) -> Iterable[nn.Module]:
-        """Return what ``compile=True`` compiles, module by module: the whole generator, if not overridden."""
+        """Return the modules that ``compile=True`` compiles, each by itself; by default the whole generator."""
         return (self,)
 
     def remove_weight_norm(self) -> None:
-        """Fold weight normalization into plain weights (new parameters), in place. Again is harmless."""
-        for module in list(self.modules()):
-            if parametrize.is_parametrized(module, "weight"):
-                parametrize.remove_parametrizations(module, "weight")
+        """Fold weight normalization into plain weights (new parameters), in place; a second call changes nothing."""
+        fold_weight_norm(self)
 
 
 class BaseDiscriminator(nn.Module, ABC):
-    """Judges audio by its parts, the sub-discriminators, which training runs one by one."""
+    """Judges audio by its parts, the sub-discriminators, which training runs one after the other."""
 
     @abstractmethod
     def parts(self) -> Mapping[str, nn.Module]:

@@ -1,4 +1,4 @@
-"""What keeps networks from being trained: every way in which they break the contracts or do not fit."""
+"""Checks before training: do the networks fulfil the contracts, and do they fit each other?"""
 
 from inspect import get_annotations, signature
 
@@ -6,7 +6,7 @@ from univnet.models.base import BaseDiscriminator, BaseGenerator
 
 
 def misfits(generator: BaseGenerator, n_mels: int, hop_length: int) -> list[str]:
-    """Return what the generator does not say, and how it does not fit a mel-spectrogram of these sizes."""
+    """Return the attributes that the generator lacks, or how it does not fit a mel-spectrogram of these sizes."""
     missing = [name for name in get_annotations(BaseGenerator) if not hasattr(generator, name)]
     if missing:
         return [f"{type(generator).__name__} must set {' and '.join(missing)}: see univnet.models.BaseGenerator"]
@@ -21,13 +21,13 @@ def misfits(generator: BaseGenerator, n_mels: int, hop_length: int) -> list[str]
 
 
 def unfit_parts(discriminator: BaseDiscriminator, with_features: bool) -> list[str]:
-    """Return whether training would pass a ``forward`` by, and which parts lack the features that a loss sees."""
+    """Return a ``forward`` that training would ignore, or the parts that cannot return the features a loss needs."""
     kind = type(discriminator)
-    definers = [{"forward", "parts"} & vars(base).keys() for base in kind.__mro__]
-    if "parts" not in next(filter(None, definers)):  # the most derived class to define either
+    defined = [{"forward", "parts"} & vars(base).keys() for base in kind.__mro__]
+    if "parts" not in next(filter(None, defined)):  # the most derived class to define either
         return [f"{kind.__name__} defines forward() without parts(), which is what training runs: define both"]
     if not with_features:
         return []
     parts = discriminator.parts().items()
     wrong = [name for name, part in parts if "with_features" not in signature(part.forward).parameters]
-    return [f"the loss sees features, but {', '.join(wrong)} of the discriminator cannot return any"] * bool(wrong)
+    return [f"the loss needs features, but {', '.join(wrong)} of the discriminator cannot return any"] * bool(wrong)

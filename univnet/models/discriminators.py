@@ -1,31 +1,33 @@
-"""Discriminators: sub-discriminators that each judge one view of the audio, and name their scores.
+"""Discriminators: sub-discriminators that each judge one view of the audio.
 
-Each `forward` maps audio (batch, 1, samples) to a dict from the sub-discriminator's name to its scores (batch, N). A
-sub-discriminator's own, with ``with_features=True``, returns its scores and a list of what its layers put out: the
-activations and, last, the scores.
+A discriminator's ``forward`` maps audio (batch, 1, samples) to a dict of scores (batch, N), by the sub-discriminators'
+names. A sub-discriminator's ``forward`` returns its scores; with ``with_features=True``, also a list of its layers'
+outputs: the activations and, last, the scores.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from univnet.common.mistakes import Mistakes
 from univnet.models.base import BaseDiscriminator
 
 
 class Discriminator(BaseDiscriminator):
     """UnivNet's discriminator: spectrograms at several resolutions and periods (arXiv 2106.07889, §2.2).
 
-    To leave a part out, give it nothing to look at: `MultiPeriodDiscriminator(periods=())`.
+    To leave one kind out, give it no views: ``MultiPeriodDiscriminator(periods=())``.
 
     Args:
-        mrd: Multi-resolution spectrogram discriminator; UnivNet's when None.
-        mpd: Multi-period discriminator; HiFi-GAN's when None.
+        mrd: multi-resolution spectrogram discriminator; default: UnivNet's.
+        mpd: multi-period discriminator; default: HiFi-GAN's.
 
     Raises:
-        ValueError: Both parts are empty.
+        ValueError: if both are empty.
     """
 
     def __init__(
@@ -37,12 +39,12 @@ class Discriminator(BaseDiscriminator):
         self.mrd = MultiResolutionSpectrogramDiscriminator() if mrd is None else mrd
         self.mpd = MultiPeriodDiscriminator() if mpd is None else mpd
         if not self.mrd.discriminators and not self.mpd.discriminators:
-            raise ValueError("Discriminator: at least one resolution or one period is needed.")
+            raise ValueError("Discriminator: at least one resolution or one period is needed")
 
     def parts(self) -> dict[str, nn.Module]:
         """Return the sub-discriminators by name. Subclasses add theirs here.
 
-        Training runs these, one by one, and never `forward`, neither this one's nor the MRD's or MPD's.
+        Training runs these, one after the other, and no ``forward`` of the whole, the MRD or the MPD.
         """
         return dict(self.mrd.discriminators.items()) | dict(self.mpd.discriminators.items())
 
@@ -51,12 +53,12 @@ class MultiResolutionSpectrogramDiscriminator(nn.Module):
     """2-D convolutions on magnitude spectrograms at several resolutions (UnivNet, arXiv 2106.07889, §2.2).
 
     Args:
-        resolutions: (FFT size, hop, window length) of each sub-discriminator, in samples; named `mrd_<FFT size>`.
-        channels: Width of the convolutions.
-        leaky_slope: Negative slope of the leaky ReLUs.
+        resolutions: (FFT size, hop, window length) of each sub-discriminator, in samples; named ``mrd_<FFT size>``.
+        channels: channels of the convolutions.
+        leaky_slope: negative slope of the leaky ReLUs.
 
     Raises:
-        ValueError: Names every argument that is wrong; in `forward`, audio that is too short.
+        ValueError: if arguments are out of range (it names all of them); in ``forward``, if the audio is too short.
     """
 
     def __init__(
@@ -66,23 +68,30 @@ class MultiResolutionSpectrogramDiscriminator(nn.Module):
         leaky_slope: float = 0.2,
     ) -> None:
         super().__init__()
-        mistakes = [
-            f"resolution {tuple(resolution)} must be (FFT size, hop, window length), neither hop nor window longer "
-            "than the FFT"
-            for resolution in resolutions
-            if len(resolution) != 3 or min(resolution) < 1 or resolution[0] < max(resolution[1:])
-        ]
+        mistakes = Mistakes(self)
+        for resolution in resolutions:
+            mistakes.unless(
+                len(resolution) == 3 and min(resolution) >= 1 and max(resolution[1:]) <= resolution[0],
+                f"resolution {tuple(resolution)} must be (FFT size, hop, window length), neither hop nor window longer "
+                "than the FFT",
+            )
         sizes = [resolution[0] for resolution in resolutions]
-        if len(set(sizes)) < len(sizes):
-            mistakes.append(f"the FFT sizes name the sub-discriminators and must differ, got {sizes}")
-        mistakes += _common_mistakes({"channels": channels}, leaky_slope)
-        _raise(self, mistakes)
+        mistakes.unless(
+            len(set(sizes)) == len(sizes), f"the FFT sizes name the sub-discriminators and must differ, got {sizes}"
+        )
+        _check(mistakes, {"channels": channels}, leaky_slope)
+        mistakes.raise_all()
+        self.config: dict[str, Any] = {
+            "resolutions": [list(each) for each in resolutions],
+            "channels": channels,
+            "leaky_slope": leaky_slope,
+        }
         self.discriminators = nn.ModuleDict(
             {f"mrd_{r[0]}": _SpectrogramDiscriminator(*r, channels, leaky_slope) for r in resolutions}
         )
 
     def forward(self, audio: Tensor) -> dict[str, Tensor]:
-        """Score audio (batch, 1, samples): {"mrd_1024": (batch, N), …}."""
+        """Return the scores of audio (batch, 1, samples): ``{"mrd_1024": (batch, N), …}``."""
         return {name: discriminator(audio) for name, discriminator in self.discriminators.items()}
 
 
@@ -90,14 +99,14 @@ class MultiPeriodDiscriminator(nn.Module):
     """Convolutions along audio folded at several periods (HiFi-GAN, arXiv 2010.05646, §2.3).
 
     Args:
-        periods: Period of each sub-discriminator, in samples; named `mpd_<period>`.
-        channels: Width of each convolution.
-        kernel_size: Size of the convolutions along time, odd.
-        stride: Stride of all but the last.
-        leaky_slope: Negative slope of the leaky ReLUs.
+        periods: period of each sub-discriminator, in samples; named ``mpd_<period>``.
+        channels: output channels of each convolution.
+        kernel_size: size of the convolutions along time, odd.
+        stride: stride of all convolutions but the last.
+        leaky_slope: negative slope of the leaky ReLUs.
 
     Raises:
-        ValueError: Names every argument that is wrong; in `forward`, audio that is too short.
+        ValueError: if arguments are out of range (it names all of them); in ``forward``, if the audio is too short.
     """
 
     def __init__(
@@ -109,34 +118,43 @@ class MultiPeriodDiscriminator(nn.Module):
         leaky_slope: float = 0.2,
     ) -> None:
         super().__init__()
-        mistakes = []
-        if any(period < 1 for period in periods) or len(set(periods)) < len(periods):
-            mistakes.append(f"periods must be positive and differ, got {list(periods)}")
-        if not channels or min(channels) < 1:
-            mistakes.append(f"channels must be one or more positive numbers, got {list(channels)}")
-        mistakes += _common_mistakes({"kernel_size": kernel_size, "stride": stride}, leaky_slope)
-        if kernel_size % 2 == 0:
-            mistakes.append(f"kernel_size must be odd, got {kernel_size}")
-        _raise(self, mistakes)
+        mistakes = Mistakes(self)
+        different = len(set(periods)) == len(periods)
+        mistakes.unless(
+            different and min(periods, default=1) >= 1, f"periods must be positive and differ, got {list(periods)}"
+        )
+        mistakes.unless(
+            min(channels, default=0) >= 1, f"channels must be one or more positive numbers, got {list(channels)}"
+        )
+        _check(mistakes, {"kernel_size": kernel_size, "stride": stride}, leaky_slope)
+        mistakes.unless(kernel_size % 2 == 1, f"kernel_size must be odd, got {kernel_size}")
+        mistakes.raise_all()
+        self.config: dict[str, Any] = {
+            "periods": list(periods),
+            "channels": list(channels),
+            "kernel_size": kernel_size,
+            "stride": stride,
+            "leaky_slope": leaky_slope,
+        }
         self.discriminators = nn.ModuleDict(
             {f"mpd_{p}": _PeriodDiscriminator(p, channels, kernel_size, stride, leaky_slope) for p in periods}
         )
 
     def forward(self, audio: Tensor) -> dict[str, Tensor]:
-        """Score audio (batch, 1, samples): {"mpd_2": (batch, N), …}."""
+        """Return the scores of audio (batch, 1, samples): ``{"mpd_2": (batch, N), …}``."""
         return {name: discriminator(audio) for name, discriminator in self.discriminators.items()}
 
 
 class _SwappedConv2d(nn.Conv2d):
-    """Convolution of views that lie with their two axes swapped; weight and arguments are of the unswapped view."""
+    """Convolves a view whose two axes are swapped in memory; weight and arguments are for the axes in order."""
 
     def forward(self, input: Tensor) -> Tensor:
-        assert isinstance(self.padding, tuple)  # and not one of torch's words for it
+        assert isinstance(self.padding, tuple)  # not a string such as "same"
         return F.conv2d(input, self.weight.transpose(2, 3), self.bias, self.stride[::-1], self.padding[::-1])
 
 
 class _ConvolutionalDiscriminator(nn.Module):
-    """Leaky convolutions of a view that lies with its two axes swapped, then one that scores."""
+    """Convolutions with leaky ReLUs on a view whose two axes are swapped, then one convolution that scores."""
 
     def __init__(self, convs: Sequence[nn.Conv2d], conv_post: nn.Conv2d, leaky_slope: float) -> None:
         super().__init__()
@@ -157,7 +175,7 @@ class _ConvolutionalDiscriminator(nn.Module):
 class _SpectrogramDiscriminator(_ConvolutionalDiscriminator):
     """Convolutions on bins × frames.
 
-    They lie as frames × bins, on the CPU with channels innermost, which is faster there.
+    The memory layout is frames × bins, on the CPU with channels last, which is faster there.
     """
 
     def __init__(self, n_fft: int, hop: int, window: int, channels: int, leaky_slope: float) -> None:
@@ -173,11 +191,11 @@ class _SpectrogramDiscriminator(_ConvolutionalDiscriminator):
         view = self.spectrogram(audio).transpose(1, 2)
         if view.device.type != "cpu":
             return self.score(view.unsqueeze(1), with_features)
-        # One channel looks the same in either layout: these strides make the convolutions choose channels-last.
+        # One channel has the same layout either way: these strides make the convolutions choose channels-last.
         return self.score(view.contiguous().unsqueeze(-1).permute(0, 3, 1, 2), with_features)
 
     def spectrogram(self, audio: Tensor) -> Tensor:
-        """Magnitudes (batch, bins, frames) of audio (batch, 1, samples), never below single precision."""
+        """Return magnitudes (batch, bins, frames) of audio (batch, 1, samples), in single precision or above."""
         padding = (self.n_fft - self.hop) // 2
         _require_samples(audio, max(padding + 1, self.n_fft - 2 * padding), f"an FFT of {self.n_fft} samples")
         with torch.autocast(audio.device.type, enabled=False):
@@ -188,18 +206,18 @@ class _SpectrogramDiscriminator(_ConvolutionalDiscriminator):
                 self.n_fft,
                 self.hop,
                 self.window,
-                padded.new_ones(self.window),  # rectangular: the reference gives none
+                padded.new_ones(self.window),  # rectangular: the reference gives no window
                 center=False,
                 return_complex=True,
             )
-            # |z| of a complex number: its gradient at an exact zero (digital silence) is 0, that of a root is not.
+            # abs() of complex numbers has gradient 0 at exact zeros (digital silence); a square root has not.
             return spectrum.abs()
 
 
 class _PeriodDiscriminator(_ConvolutionalDiscriminator):
-    """Convolutions along each phase of a period, apart from the others, on time × phases.
+    """Convolutions along time, for each phase of a period separately, on time × phases.
 
-    They lie as phases × time, up to 1.2 times as fast on the CPU.
+    The memory layout is phases × time, which is up to 1.2 times as fast on the CPU.
     """
 
     def __init__(self, period: int, channels: Sequence[int], kernel_size: int, stride: int, leaky_slope: float) -> None:
@@ -221,18 +239,12 @@ class _PeriodDiscriminator(_ConvolutionalDiscriminator):
 
 def _require_samples(audio: Tensor, least: int, what: str) -> None:
     if audio.dim() != 3 or audio.shape[1] != 1:
-        raise ValueError(f"Expected audio of shape (batch, 1, samples), got {tuple(audio.shape)}.")
+        raise ValueError(f"expected audio of shape (batch, 1, samples), got {tuple(audio.shape)}")
     if audio.shape[2] < least:
-        raise ValueError(f"Audio of {audio.shape[2]} samples is too short for {what}: at least {least} are needed.")
+        raise ValueError(f"audio of {audio.shape[2]} samples is too short for {what}: at least {least} are needed")
 
 
-def _common_mistakes(positive: dict[str, int], leaky_slope: float) -> list[str]:
-    mistakes = [f"{name} must be positive, got {value}" for name, value in positive.items() if value < 1]
-    if not 0 <= leaky_slope < 1:
-        mistakes.append(f"leaky_slope must be in [0, 1), got {leaky_slope}")
-    return mistakes
-
-
-def _raise(module: nn.Module, mistakes: list[str]) -> None:
-    if mistakes:
-        raise ValueError(f"{type(module).__name__}: {'; '.join(mistakes)}.")
+def _check(mistakes: Mistakes, positive: dict[str, int], leaky_slope: float) -> None:
+    for name, value in positive.items():
+        mistakes.unless(value >= 1, f"{name} must be positive, got {value}")
+    mistakes.unless(0 <= leaky_slope < 1, f"leaky_slope must be in [0, 1), got {leaky_slope}")

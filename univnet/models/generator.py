@@ -1,4 +1,4 @@
-"""The UnivNet generator: noise becomes audio, under the control of a mel-spectrogram."""
+"""The UnivNet generator: it turns noise into audio, controlled by a mel-spectrogram."""
 
 import math
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from univnet.common.mistakes import Mistakes
 from univnet.models.base import BaseGenerator
 from univnet.models.lvc import KernelPredictor, LVCBlock
 from univnet.models.registry import register_generator
@@ -21,25 +22,25 @@ from univnet.models.registry import register_generator
 class Generator(BaseGenerator):
     """UnivNet's generator (arXiv 2106.07889, §2.1), with weight normalization on every convolution.
 
-    Without autograd (`torch.no_grad`, `torch.inference_mode`) the gates work in place: less memory, same audio.
-
-    `channels=16` is UnivNet-c16 (4.00 M parameters), `channels=32` UnivNet-c32 (14.87 M), weight-norm gains counted.
+    ``channels=16`` is UnivNet-c16 (4.00 M parameters), ``channels=32`` UnivNet-c32 (14.87 M), the gains of weight
+    normalization included. Without autograd (``torch.no_grad``, ``torch.inference_mode``) the gates work in place:
+    less memory, same audio.
 
     Args:
-        n_mels: Mel bands.
-        noise_channels: Channels of the input noise.
-        channels: Width of the residual stack.
-        strides: Upsampling factor of each block, at least 2; their product is the hop length.
-        dilations: Dilation of each layer of a block, the same for every block.
-        kernel_size: Size of the dilated and of the predicted kernels, odd.
-        leaky_slope: Negative slope of the leaky ReLUs.
-        predictor_channels: Width of the kernel predictors.
-        predictor_blocks: Residual blocks of a kernel predictor.
-        predictor_kernel_size: Kernel size of the predictors' own convolutions, odd.
-        predictor_dropout: Dropout probability in the kernel predictors.
+        n_mels: number of mel bands.
+        noise_channels: channels of the input noise.
+        channels: channels of the residual blocks.
+        strides: upsampling factor of each block, at least 2; their product is the hop length.
+        dilations: dilation of each layer of a block, the same for every block.
+        kernel_size: size of the dilated and of the predicted kernels, odd.
+        leaky_slope: negative slope of the leaky ReLUs.
+        predictor_channels: channels of the kernel predictors.
+        predictor_blocks: number of residual blocks of a kernel predictor.
+        predictor_kernel_size: kernel size of the predictors' own convolutions, odd.
+        predictor_dropout: dropout probability in the kernel predictors.
 
     Raises:
-        ValueError: Names every argument that is wrong.
+        ValueError: if arguments are out of range; it names all of them.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Generator(BaseGenerator):
             "predictor_kernel_size": predictor_kernel_size,
             "predictor_dropout": predictor_dropout,
         }
-        _validate(self._config)
+        _check(Mistakes(self), self._config)
         self.n_mels, self.noise_channels, self.leaky_slope = n_mels, noise_channels, leaky_slope
         self.hop_length = math.prod(strides)
         self.conv_pre = _ReflectConv1d(noise_channels, channels, 7)
@@ -103,58 +104,58 @@ class Generator(BaseGenerator):
         self.context_frames = self._context_frames()
 
     def _context_frames(self) -> int:
-        """Mel frames on either side of a frame on which its audio depends, at most (17 for UnivNet's sizes).
+        """Return how many mel frames on either side of a frame its audio depends on, at most (17 for UnivNet's sizes).
 
-        A stretch of audio comes out the same when this many frames more are given at both of its ends. It is what
-        the first block's kernel predictor sees (its convolutions), as far from the frame as the blocks' own
-        convolutions reach (each dilated and each location-variable one, at its block's samples a frame).
+        It is the sum of two distances: how far the kernel predictor's convolutions reach from a frame, and how far the
+        blocks' own convolutions (dilated and location-variable) reach, in frames at each block's samples per frame.
         """
         c = self._config
         blocks = Fraction(self.conv_post.kernel_size[0] // 2, self.hop_length)
         for stride, hop_size in zip(c["strides"], accumulate(c["strides"], mul), strict=True):
             convolutions = sum(dilation + 1 for dilation in c["dilations"]) * (c["kernel_size"] // 2)
-            blocks += Fraction(stride + convolutions, hop_size)  # a transposed convolution reaches one sample before it
+            # A transposed convolution reaches one input sample back.
+            blocks += Fraction(stride + convolutions, hop_size)
         predictor = 2 + (2 * c["predictor_blocks"] + 1) * (c["predictor_kernel_size"] // 2)
         return math.ceil(blocks) + max(predictor, self.conv_pre.kernel_size[0] // 2)
 
     @property
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments as plain numbers and lists: `Generator(**config)` rebuilds the architecture."""
+        """The constructor's arguments as plain numbers and lists: ``Generator(**config)`` rebuilds it."""
         return {name: list(value) if isinstance(value, list) else value for name, value in self._config.items()}
 
     def forward(self, mel: Tensor, noise: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         """Synthesize audio.
 
         Args:
-            mel: Log-mel-spectrogram, (batch, n_mels, frames); one frame is enough.
-            noise: Standard normal noise, (batch, noise_channels, frames); drawn when None.
-            generator: Source of the noise when it is drawn; torch's default when None.
+            mel: log-mel-spectrogram, (batch, n_mels, frames), of at least one frame.
+            noise: standard normal noise, (batch, noise_channels, frames); drawn if ``None``.
+            generator: source of the noise if it is drawn; default: torch's global one.
 
         Returns:
             Audio in [−1, 1], (batch, 1, frames · hop_length).
 
         Raises:
-            ValueError: The mel or the noise has another shape.
+            ValueError: if the mel or the noise has another shape.
         """
         if mel.dim() != 3 or mel.shape[1] != self.n_mels or mel.shape[2] == 0:
-            raise ValueError(f"Expected a mel of shape (batch, {self.n_mels}, frames), got {tuple(mel.shape)}.")
+            raise ValueError(f"expected a mel of shape (batch, {self.n_mels}, frames), got {tuple(mel.shape)}")
         shape = (mel.shape[0], self.noise_channels, mel.shape[2])
         if noise is None:
             noise = self.draw_noise(mel, generator)
         elif noise.shape != shape:
-            raise ValueError(f"Expected noise of shape {shape} for this mel, got {tuple(noise.shape)}.")
+            raise ValueError(f"expected noise of shape {shape} for this mel, got {tuple(noise.shape)}")
         x = self.conv_pre(noise)
         for block in self.resblocks:
             x = block(x, mel)
         return torch.tanh(self.conv_post(F.leaky_relu(x, self.leaky_slope)))
 
     def blocks_to_compile(self) -> nn.ModuleList:
-        """Return the blocks: what is around them stays as it is, convolutions to the ends."""
+        """Return the residual blocks; the first and last convolutions are not compiled."""
         return self.resblocks
 
 
 class _ReflectConv1d(nn.Conv1d):
-    """Reflect padding to the same length; edge padding where the input is too short to reflect."""
+    """Pads by reflection to keep the length; with the edge value if the input is too short to reflect."""
 
     def forward(self, input: Tensor) -> Tensor:
         padding = self.kernel_size[0] // 2
@@ -162,20 +163,18 @@ class _ReflectConv1d(nn.Conv1d):
         return super().forward(F.pad(input, (padding, padding), mode))
 
 
-def _validate(config: dict[str, Any]) -> None:
-    mistakes = []
+def _check(mistakes: Mistakes, config: dict[str, Any]) -> None:
     for name in ("n_mels", "noise_channels", "channels", "kernel_size", "predictor_channels", "predictor_kernel_size"):
-        if config[name] < 1:
-            mistakes.append(f"{name} must be positive, got {config[name]}")
-        elif name.endswith("kernel_size") and config[name] % 2 == 0:
-            mistakes.append(f"{name} must be odd, got {config[name]}")
+        mistakes.unless(config[name] >= 1, f"{name} must be positive, got {config[name]}")
+        if name.endswith("kernel_size"):
+            mistakes.unless(config[name] < 1 or config[name] % 2 == 1, f"{name} must be odd, got {config[name]}")
     for name, least in (("strides", 2), ("dilations", 1)):
-        if not config[name] or min(config[name]) < least:
-            mistakes.append(f"{name} must be one or more numbers of at least {least}, got {config[name]}")
-    if config["predictor_blocks"] < 0:
-        mistakes.append(f"predictor_blocks must not be negative, got {config['predictor_blocks']}")
+        mistakes.unless(
+            min(config[name], default=0) >= least,
+            f"{name} must be one or more numbers of at least {least}, got {config[name]}",
+        )
+    blocks = config["predictor_blocks"]
+    mistakes.unless(blocks >= 0, f"predictor_blocks must not be negative, got {blocks}")
     for name in ("leaky_slope", "predictor_dropout"):
-        if not 0 <= config[name] < 1:
-            mistakes.append(f"{name} must be in [0, 1), got {config[name]}")
-    if mistakes:
-        raise ValueError(f"Generator: {'; '.join(mistakes)}.")
+        mistakes.unless(0 <= config[name] < 1, f"{name} must be in [0, 1), got {config[name]}")
+    mistakes.raise_all()

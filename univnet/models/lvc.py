@@ -1,4 +1,4 @@
-"""Location-variable convolution: each mel frame's stretch of audio has its own, predicted, convolution kernel.
+"""Location-variable convolution: the audio of each mel frame is convolved with a kernel predicted for that frame.
 
 Sources: LVCNet (arXiv 2102.10815, §2) for the operation and the kernel predictor; UnivNet (arXiv 2106.07889, §2.1)
 for the gated residual block around it.
@@ -15,31 +15,31 @@ from torch.autograd.function import once_differentiable
 
 
 def location_variable_convolution(x: Tensor, kernel: Tensor, bias: Tensor, hop_size: int) -> Tensor:
-    """Convolve each `hop_size` samples of `x` with the kernel of its frame (LVCNet, arXiv 2102.10815, §2).
+    """Convolve every ``hop_size`` samples of ``x`` with the kernel of their frame (LVCNet, arXiv 2102.10815, §2).
 
-    The sequence is zero-padded as a whole by (K − 1) / 2 on each side: a frame's kernel sees its neighbours' samples.
+    The whole sequence is zero-padded by (K − 1) / 2 on each side, so a kernel also sees samples of the frames beside.
 
     Args:
-        x: Sequence, (batch, in_channels, frames · hop_size).
-        kernel: One kernel a frame, (batch, in_channels, out_channels, K, frames), K odd.
-        bias: One bias a frame, (batch, out_channels, frames).
-        hop_size: Samples a frame.
+        x: the sequence, (batch, in_channels, frames · hop_size).
+        kernel: one kernel per frame, (batch, in_channels, out_channels, K, frames), K odd.
+        bias: one bias per frame, (batch, out_channels, frames).
+        hop_size: samples per frame.
 
     Returns:
         (batch, out_channels, frames · hop_size).
 
     Raises:
-        ValueError: K is even, or the shapes do not fit together.
+        ValueError: if K is even, or the shapes do not fit together.
     """
     batch, _, length = x.shape
     out_channels, size, frames = kernel.shape[2:]
     if size % 2 == 0:
-        raise ValueError(f"The kernel size must be odd, got {size}.")
+        raise ValueError(f"the kernel size must be odd, got {size}")
     if length != frames * hop_size:
-        raise ValueError(f"{frames} frames of {hop_size} samples need {frames * hop_size} samples, got {length}.")
+        raise ValueError(f"{frames} frames of {hop_size} samples need {frames * hop_size} samples, got {length}")
     if kernel.shape[:2] != x.shape[:2] or bias.shape != (batch, out_channels, frames):
         raise ValueError(
-            f"The shapes of x {tuple(x.shape)}, kernel {tuple(kernel.shape)} and bias {tuple(bias.shape)} do not fit."
+            f"the shapes of x {tuple(x.shape)}, kernel {tuple(kernel.shape)} and bias {tuple(bias.shape)} do not fit"
         )
     return _by_frame(x, kernel, bias, hop_size).transpose(1, 2).reshape(batch, out_channels, length)
 
@@ -47,34 +47,34 @@ def location_variable_convolution(x: Tensor, kernel: Tensor, bias: Tensor, hop_s
 def _by_frame(x: Tensor, kernel: Tensor, bias: Tensor, hop_size: int) -> Tensor:
     """Return the location-variable convolution frame by frame, (batch, frames, out_channels, hop_size), contiguous.
 
-    Nothing is copied of a kernel that lies in memory as (batch, frames, out_channels, in_channels, K).
+    A kernel whose memory layout is (batch, frames, out_channels, in_channels, K) is not copied.
     """
     kind = x.device.type
     if kind != "meta" and torch.is_autocast_enabled(kind) and x.dtype != torch.float64:
         x, kernel, bias = (tensor.to(torch.get_autocast_dtype(kind)) for tensor in (x, kernel, bias))
     kernel, bias = kernel.permute(0, 4, 2, 1, 3), bias.transpose(1, 2)
-    if torch.jit.is_tracing() or not torch.is_grad_enabled():  # exports know no functions of ours
+    if torch.jit.is_tracing() or not torch.is_grad_enabled():  # exporters cannot handle a Function
         return _convolved(x, kernel, bias, hop_size)
     y: Tensor = _ByFrame.apply(x, kernel, bias, hop_size)
     return y
 
 
 def _convolved(x: Tensor, kernel: Tensor, bias: Tensor, hop_size: int) -> Tensor:
-    """Take kernels (batch, frames, out, in, K) and biases (batch, frames, out)."""
+    """Convolve by kernels (batch, frames, out, in, K) and biases (batch, frames, out)."""
     batch, frames, out, fan_in, size = kernel.shape
     windows = _windows(x, size, hop_size)
-    if _grouped_is_best(x):  # a group a frame, on the frame's samples and their neighbours
+    if _grouped_is_best(x):  # one group per frame, on the frame's samples and their neighbours
         groups = batch * frames
         y = F.conv1d(_grouped(windows), kernel.reshape(-1, fan_in, size), bias.reshape(-1), groups=groups)
-    else:  # a matrix product a frame: (out, in·K) · (in·K, hop)
+    else:  # one matrix product per frame: (out, in·K) · (in·K, hop)
         y = torch.baddbmm(bias.reshape(-1, out, 1), kernel.reshape(-1, out, fan_in * size), _columns(windows, size))
     return y.view(batch, frames, out, hop_size)
 
 
 class _ByFrame(Function):
-    """`_convolved` with a backward of its own, which cannot be derived.
+    """``_convolved`` with its own backward, which is once differentiable.
 
-    The K-fold copies of `x` are made anew for the backward, and their gradients added in a few strided slices.
+    The K-fold copies of ``x`` are made again in the backward, and their gradients added in a few strided slices.
     """
 
     @staticmethod
@@ -96,7 +96,7 @@ class _ByFrame(Function):
                 _grouped(windows),
                 kernel.reshape(-1, fan_in, size),
                 [batch * frames * out],
-                *([1], [0], [1], False, [0], batch * frames, [True] * 3),  # an ordinary convolution, but in groups
+                *([1], [0], [1], False, [0], batch * frames, [True] * 3),  # stride 1, no padding, one group per frame
             )
             pieces = by_window.view(batch, frames, fan_in, -1).split(hop_size, dim=3)
             starts = range(0, hop_size + size - 1, hop_size)
@@ -126,14 +126,14 @@ def _grouped(windows: Tensor) -> Tensor:
 
 def _columns(windows: Tensor, size: int) -> Tensor:
     shifted = windows.unfold(3, windows.shape[3] - size + 1, 1)
-    # With one channel in one example the overlapping view would do for reshape, but not for writing into it.
+    # With one channel in one example, reshape would return an overlapping view, which must not be written to.
     return shifted.reshape(-1, shifted.shape[2] * size, shifted.shape[4]).contiguous()
 
 
 def _grouped_is_best(x: Tensor) -> bool:
     # Measured on a CPU: in single precision oneDNN's grouped convolution is up to 1.6 times as fast as the matrix
-    # products, in bfloat16 they are 1.2 to 1.6 times as fast. A compiled graph would hold for one number of groups,
-    # which here is one length.
+    # products; in bfloat16 the matrix products are 1.2 to 1.6 times as fast. A compiled graph is for one number of
+    # groups, which would be one length of audio.
     if torch.compiler.is_compiling():
         return False
     one_dnn = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
@@ -141,18 +141,18 @@ def _grouped_is_best(x: Tensor) -> bool:
 
 
 class KernelPredictor(nn.Module):
-    """Predict the kernels and biases of an `LVCBlock`'s layers from the mel (LVCNet, arXiv 2102.10815, §2).
+    """Predict the kernels and biases of an ``LVCBlock``'s layers from the mel (LVCNet, arXiv 2102.10815, §2).
 
     Args:
-        n_mels: Mel bands.
-        channels: Input channels of the predicted kernels; they have twice as many outputs, for the gate.
-        layers: How many layers to predict for.
+        n_mels: number of mel bands.
+        channels: input channels of the predicted kernels; they have twice as many output channels, for the gate.
+        layers: number of layers to predict for.
         kernel_size: K of the predicted kernels, odd.
-        hidden_channels: Width of the predictor.
-        blocks: Residual blocks of the predictor.
-        hidden_kernel_size: Kernel size of the predictor's own convolutions (the first has 5), odd.
-        dropout: Dropout probability at the start of each residual block.
-        leaky_slope: Negative slope of the leaky ReLUs.
+        hidden_channels: channels of the predictor.
+        blocks: number of residual blocks of the predictor.
+        hidden_kernel_size: kernel size of the predictor's own convolutions (the first has 5), odd.
+        dropout: dropout probability at the start of each residual block.
+        leaky_slope: negative slope of the leaky ReLUs.
     """
 
     def __init__(
@@ -187,14 +187,14 @@ class KernelPredictor(nn.Module):
         """Map a mel (batch, n_mels, frames) to each layer's kernels and biases, one layer after the other.
 
         Yields:
-            Kernels (batch, channels, 2 · channels, K, frames), which lie in memory as the convolution takes them:
+            Kernels (batch, channels, 2 · channels, K, frames), in the memory layout that the convolution does not copy:
             (batch, frames, 2 · channels, channels, K); and biases (batch, 2 · channels, frames).
         """
         x = F.leaky_relu(self.input_conv(mel), self.leaky_slope, inplace=True)
         for block in self.resblocks:
             x = block(x)
         biases = self.bias_conv(x).unflatten(1, self.bias_shape)
-        # Frames come first in memory. Layer by layer only one layer's kernels are there at a time.
+        # Frames come first in memory. Yielding layer by layer holds the kernels of only one layer at a time.
         fan_in, fan_out, size = self.kernel_shape[1:]
         products, width = not _grouped_is_best(x), self.kernel_conv.kernel_size[0]
         x = x.transpose(1, 2)
@@ -210,29 +210,29 @@ class KernelPredictor(nn.Module):
             yield y.unflatten(2, (fan_out, fan_in, size)).permute(0, 3, 2, 4, 1), layer_bias
 
     def _by_layer(self, products: bool) -> tuple[Tensor, Tensor]:
-        """Return `kernel_conv`'s weight and bias, (layers, rows, hidden, k) and (layers, rows), output-major."""
+        """Return ``kernel_conv``'s weight (layers, rows, hidden, k) and bias (layers, rows), output channels first."""
         weight, bias = self.kernel_conv.weight, self.kernel_conv.bias
         assert bias is not None
         trained = not isinstance(weight, nn.Parameter) or weight.requires_grad or bias.requires_grad  # or weight-normed
         if torch.compiler.is_compiling():
-            return self._laid_out(weight), self._laid_out(bias)
+            return self._reordered(weight), self._reordered(bias)
         if trained or weight.is_inference():
-            self._frozen = None  # a fused optimizer's changes do not raise the version
-            return self._laid_out(weight), self._laid_out(bias)
-        # Frozen for inference: laid out once. In-place changes, such as loading weights, raise the version.
+            self._frozen = None  # a fused optimizer does not raise the version
+            return self._reordered(weight), self._reordered(bias)
+        # Frozen for inference: reordered once. In-place changes, such as loading weights, raise the version.
         key = (weight.data_ptr(), weight._version, bias.data_ptr(), bias._version, products)
         if self._frozen is None or self._frozen[0] != key:
-            rows = self._laid_out(weight)
-            if not products:  # channels-last: a training step would pay as much for it as it gains
+            rows = self._reordered(weight)
+            if not products:  # channels-last: in a training step this would cost as much as it gains
                 rows = rows.transpose(2, 3).contiguous().transpose(2, 3)
-            self._frozen = key, rows, self._laid_out(bias)
+            self._frozen = key, rows, self._reordered(bias)
         return self._frozen[1:]
 
-    def _laid_out(self, rows: Tensor) -> Tensor:
+    def _reordered(self, rows: Tensor) -> Tensor:
         return rows.unflatten(0, self.kernel_shape).transpose(1, 2).flatten(1, 3)
 
     def _apply(self, fn: Callable, recurse: bool = True) -> Self:
-        self._frozen = None  # another device or precision: memory is another's by then
+        self._frozen = None  # another device or precision: the key could match other weights by then
         return super()._apply(fn, recurse)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -255,10 +255,10 @@ class LVCLayer(nn.Module):
     """Dilated convolution, location-variable convolution, gate, skip (UnivNet, arXiv 2106.07889, §2.1).
 
     Args:
-        channels: Width.
-        kernel_size: Size of the dilated convolution, odd.
-        dilation: Its dilation.
-        leaky_slope: Negative slope of the leaky ReLUs.
+        channels: number of channels.
+        kernel_size: size of the dilated convolution, odd.
+        dilation: dilation of that convolution.
+        leaky_slope: negative slope of the leaky ReLUs.
     """
 
     def __init__(self, channels: int, kernel_size: int, dilation: int, leaky_slope: float) -> None:
@@ -268,9 +268,9 @@ class LVCLayer(nn.Module):
         self.leaky_slope = leaky_slope
 
     def forward(self, x: Tensor, kernel: Tensor, bias: Tensor, hop_size: int) -> Tensor:
-        """Map (batch, channels, samples) to the same shape; the other arguments are the convolution's own.
+        """Map x (batch, channels, samples) to the same shape, by ``location_variable_convolution``'s other arguments.
 
-        Where no gradient is recorded, `x` may be overwritten.
+        Without autograd ``x`` may be overwritten.
         """
         y = F.leaky_relu(self.conv(F.leaky_relu(x, self.leaky_slope)), self.leaky_slope, inplace=True)
         y = _by_frame(y, kernel, bias, hop_size)
@@ -286,9 +286,9 @@ class LVCLayer(nn.Module):
 
 
 class _Gate(Function):
-    """x + σ(gate)·tanh(value) of x (batch, channels, samples) and y (batch, frames, gate and value, hop).
+    """Returns x + σ(gate) · tanh(value) of x (batch, channels, samples) and y (batch, frames, gate and value, hop).
 
-    Overwrites y with σ and tanh, which are all that its backward needs; the backward cannot be derived.
+    Overwrites y with σ and tanh, which are all that the backward needs; it is once differentiable.
     """
 
     @staticmethod
@@ -312,27 +312,27 @@ class _Gate(Function):
 
 
 def _activated(y: Tensor) -> tuple[Tensor, Tensor]:
-    """Overwrite y with σ(gate) and tanh(value); return them, (batch, channels, frames, hop) each."""
+    """Overwrite y with σ(gate) and tanh(value); return both, (batch, channels, frames, hop) each."""
     gate, value = y.transpose(1, 2).chunk(2, dim=1)
     if y.device.type != "cpu" or y.dtype not in (torch.float32, torch.float64):
         return gate.sigmoid_(), value.tanh_()
     value.mul_(2)
     y.sigmoid_()
-    # tanh v = 2 σ(2v) − 1, and the CPU's sigmoid is ten times as fast as its tanh.
+    # tanh v = 2 σ(2v) − 1, and on the CPU sigmoid is ten times as fast as tanh.
     return gate, torch.add(y.new_full((), -1), value, alpha=2, out=value)
 
 
 class LVCBlock(nn.Module):
-    """Upsample by `stride`, then one `LVCLayer` a dilation (UnivNet, arXiv 2106.07889, §2.1).
+    """Upsample by ``stride``, then run one ``LVCLayer`` per dilation (UnivNet, arXiv 2106.07889, §2.1).
 
     Args:
-        kernel_predictor: Predicts the kernels of as many layers as there are dilations.
-        channels: Width.
-        stride: Upsampling factor, at least 2.
-        hop_size: Samples a mel frame after the upsampling.
-        dilations: Dilation of each layer.
-        kernel_size: Size of the dilated convolutions, odd.
-        leaky_slope: Negative slope of the leaky ReLUs.
+        kernel_predictor: predicts the kernels, for one layer per dilation.
+        channels: number of channels.
+        stride: upsampling factor, at least 2.
+        hop_size: samples per mel frame after the upsampling.
+        dilations: dilation of each layer.
+        kernel_size: size of the dilated convolutions, odd.
+        leaky_slope: negative slope of the leaky ReLUs.
     """
 
     def __init__(
@@ -359,7 +359,7 @@ class LVCBlock(nn.Module):
         self.resblocks = nn.ModuleList(LVCLayer(channels, kernel_size, dilation, leaky_slope) for dilation in dilations)
 
     def forward(self, x: Tensor, mel: Tensor) -> Tensor:
-        """Map x (batch, channels, frames · hop_size / stride) under mel (batch, n_mels, frames).
+        """Upsample x (batch, channels, frames · hop_size / stride), controlled by mel (batch, n_mels, frames).
 
         Returns:
             (batch, channels, frames · hop_size).

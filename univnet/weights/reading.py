@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import zipfile
 from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.nn.utils import parametrize
 
 from univnet.audio import LogMelSpectrogram
+from univnet.common.files import check_zip
 from univnet.models import BaseGenerator, Generator
 
 _GAIN = "parametrizations.weight.original0"  # ends the names of weight normalization's gains
@@ -30,6 +32,8 @@ def read_pickle(path: str | PathLike[str]) -> Any:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
+    if zipfile.is_zipfile(path):  # torch itself does not look at the checksums
+        check_zip(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

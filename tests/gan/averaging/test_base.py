@@ -83,7 +83,12 @@ def test_an_average_of_nothing_is_refused(tmp_path: Path) -> None:
 def test_all_mistakes_at_once() -> None:
     with pytest.raises(MisconfigurationException) as refused:
         StochasticWeightAveraging([0.2, 1], swa_epoch_start=-1, annealing_strategy="x", every_n_updates=0)  # type: ignore
-    for part in ("positive float, or a list of positive floats", ">0 integer or a float between 0 and 1", "'x'", "≥ 1"):
+    for part in (
+        "positive float, or a list of positive floats",
+        ">0 integer or a float between 0 and 1",
+        "'x'",
+        "every_n_updates must be at least 1",
+    ):
         assert part in str(refused.value)
     for start in (0, 1.5):
         with pytest.raises(MisconfigurationException, match=">0 integer or a float between 0 and 1"):

@@ -158,7 +158,9 @@ def test_mistakes_are_told_in_a_sentence(tmp_path: Path) -> None:
     wrong = MisconfigurationException
     with pytest.raises(wrong, match="size is found neither on the model nor on the data module, nor in their hparams"):
         tuner.scale_batch_size(gan, batch_arg_name="size")
-    with pytest.raises(wrong, match="batch_size is 4 on the model, 2 on the data module: which one counts is unclear"):
+    with pytest.raises(
+        wrong, match="batch_size is 4 on the model, 2 on the data module: it is unclear which one is used"
+    ):
         tuner.scale_batch_size(gan, datamodule=data)
     for loaders in ({"train_dataloaders": toy_loader()}, {"val_dataloaders": toy_loader()}, {"dataloaders": 1}):
         with pytest.raises(wrong, match="cannot be used with dataloaders passed directly"):
@@ -167,10 +169,10 @@ def test_mistakes_are_told_in_a_sentence(tmp_path: Path) -> None:
         Tuner(quiet_trainer(tmp_path, callbacks=[BatchSizeFinder()])).scale_batch_size(gan)
     with pytest.raises(ValueError, match="method 'validate' is invalid"):
         tuner.scale_batch_size(gan, method="validate")
-    with pytest.raises(ValueError, match=r"`mode` should be either of.*'fast'; `init_val` should be.*; `margin`"):
+    with pytest.raises(ValueError, match=r"`mode` must be one of.*'fast'; `init_val` must be.*; `margin`"):
         tuner.scale_batch_size(gan, mode="fast", init_val=0, margin=1.0)
     gan.train_dataloader = lambda: toy_loader(40, 7)
-    with pytest.raises(wrong, match="hold 7 examples where the batch size is set to 2: make train_dataloader"):
+    with pytest.raises(wrong, match="hold 7 examples although the batch size is set to 2: make train_dataloader"):
         tuner.scale_batch_size(gan)
     assert gan.batch_size == 4
 

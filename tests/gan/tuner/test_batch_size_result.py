@@ -56,5 +56,5 @@ def test_accumulation_for_a_target(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert str(tuner.batch_size_search).endswith("updates of 4 micro-batches have 96 examples, 1 fewer than asked for")
     assert tuner.scale_batch_size(gan, target_batch=2000) == 25
     assert str(tuner.batch_size_search).endswith(
-        "1000 fewer than asked for (an epoch, which no update outlasts, has 1000)"
+        "1000 fewer than asked for (an update cannot be longer than an epoch of 1000)"
     )

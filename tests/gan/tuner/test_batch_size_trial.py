@@ -71,7 +71,7 @@ def test_averages_hold_weights_and_other_callbacks_rest(tmp_path: Path) -> None:
     Tuner(trainer).scale_batch_size(Looking(), max_trials=1)
     held = [("ExponentialMovingAverage", 1), ("StochasticWeightAveraging", 1)]
     assert [each[:2] for each in seen] == [held]
-    assert [name for name, _ in seen[0][2:]] == ["_Watch"]
+    assert [name for name, _ in seen[0][2:]] == ["_Observer"]
     assert [each.n_averaged for each in late] == [0, 0]
 
 
@@ -87,7 +87,7 @@ def test_a_player_that_rests_is_told_of_unless_the_module_begins_its_game(tmp_pa
         def on_batch_size_trial(self) -> None:
             self.start = 0
 
-    with pytest.warns(UserWarning, match="the discriminator rested in the trials"):
+    with pytest.warns(UserWarning, match="the discriminator was not trained in the trials"):
         assert Tuner(quiet_trainer(tmp_path)).scale_batch_size(Late(5), init_val=4, max_trials=2, margin=0.0) == 8
     gan = Ready(5)
     assert Tuner(quiet_trainer(tmp_path)).scale_batch_size(gan, init_val=4, max_trials=2, margin=0.0) == 4

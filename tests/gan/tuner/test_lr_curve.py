@@ -95,7 +95,7 @@ def test_too_few_points_and_no_descent_say_so(caplog: pytest.LogCaptureFixture) 
     for losses in ([1.0] * 141, np.linspace(1, 2, 141), [-1.0] * 141):
         flat = curve(losses)
         assert flat.suggestions() == dict.fromkeys(METHODS)
-        assert "generator/stft does not fall beyond its noise" in flat.problem()
+        assert "generator/stft does not fall by more than its noise" in flat.problem()
         assert flat.bounds() is None
     caplog.clear()
     assert flat.suggestion(quiet=True) is None

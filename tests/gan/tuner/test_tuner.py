@@ -65,7 +65,7 @@ def test_every_wrong_option_is_named_in_one_message() -> None:
     with pytest.raises(ValueError, match=r"^batch-size search: ") as told:
         BatchSizeOptions(**wrong)
     assert all(f"`{name}`" in str(told.value) and str(value) in str(told.value) for name, value in wrong.items())
-    with pytest.raises(ValueError, match="`memory_budget` should be at least 1, got 0"):
+    with pytest.raises(ValueError, match="`memory_budget` must be at least 1, got 0"):
         BatchSizeOptions(memory_budget=0)
 
 
@@ -119,7 +119,11 @@ def test_the_second_test_runs_at_the_rate_just_found(tmp_path: Path, monkeypatch
         ({"method": "validate"}, MisconfigurationException, "give method='fit'"),
         ({"update_attr": True}, AttributeError, "ToyGAN has no attribute or hyperparameter generator_lr to set"),
         ({"update_attr": True, "optimizer": "both"}, AttributeError, "generator_lr and no discriminator_lr"),
-        ({"update_attr": True, "optimizer": "both", "attr_name": "lr"}, MisconfigurationException, "a mapping of both"),
+        (
+            {"update_attr": True, "optimizer": "both", "attr_name": "lr"},
+            MisconfigurationException,
+            "a mapping with both",
+        ),
     ],
 )
 def test_mistakes_are_told(options: dict[str, Any], error: type, message: str, tmp_path: Path) -> None:

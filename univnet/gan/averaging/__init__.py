@@ -1,1 +1,1 @@
-"""Averages of weights. Import from the modules: a vocoder reads averages without Lightning."""
+"""Averages of weights. Empty, so that a vocoder can read averages without importing Lightning."""

@@ -1,9 +1,9 @@
-"""Averages of one player's weights: kept beside the raw ones, validated, and saved with them.
+"""Averages of one player's weights: kept beside the raw weights, validated, and saved with them.
 
-A checkpoint holds the raw weights in ``state_dict`` as ever, and the averages in one place of their own,
-``checkpoint["averaged"][player][kind]``: ``weights`` (names and tensors), ``n_averaged`` (how often they were taken),
-``updates`` (the player's updates when they last were). Files of weights alone hold them too.
-:func:`~univnet.gan.averaged_weights` reads them; the callbacks' own state adds the counters that resuming takes.
+A checkpoint holds the raw weights in ``state_dict``, as always, and the averages in
+``checkpoint["averaged"][player][kind]``: ``weights`` (tensors by name), ``n_averaged`` (how many weights were averaged)
+and ``updates`` (the player's update count at the last of them). Checkpoints of weights only hold them too.
+``univnet.gan.averaged_weights`` reads them; the callbacks' own state holds the counters that resuming needs.
 """
 
 from typing import Any, ClassVar, Literal
@@ -13,6 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
+from univnet.common.mistakes import Mistakes
 from univnet.gan.averaging.batchnorm import batch_norms, reestimate
 from univnet.gan.averaging.checkpoint import KINDS
 from univnet.gan.averaging.validation import StandIn
@@ -21,13 +22,11 @@ from univnet.gan.updates import Player
 
 
 class Averaging(StandIn):
-    """What the averages have in common: one copy of a player's weights, taken again and again, and its use.
-
-    See :class:`~univnet.gan.StochasticWeightAveraging` and :class:`~univnet.gan.ExponentialMovingAverage`.
+    """The common base of ``StochasticWeightAveraging`` and ``ExponentialMovingAverage``.
 
     Attributes:
         kind: the average's name in checkpoints.
-        n_averaged: how often weights were taken.
+        n_averaged: how many weights were averaged.
     """
 
     kind: ClassVar[str]
@@ -41,56 +40,57 @@ class Averaging(StandIn):
         use_in_validation: bool,
         validate_raw: bool,
         bn_batches: int,
-        wrong: list[str],
+        mistakes: Mistakes,
     ) -> None:
-        if weights not in ("effective", "parameters"):
-            wrong.append(f"weights must be 'effective' or 'parameters'; got {weights!r}")
-        if device is not None and not isinstance(device, torch.device | str):
-            wrong.append(f"device is expected to be a torch.device or a str; got {device!r}")
-        if bn_batches < 1:
-            wrong.append(f"bn_batches must be ≥ 1; got {bn_batches!r}")
-        if wrong:
-            raise MisconfigurationException(f"{type(self).__name__}: {'; '.join(wrong)}")
+        mistakes.unless(
+            weights in ("effective", "parameters"), f"weights must be 'effective' or 'parameters', got {weights!r}"
+        )
+        mistakes.unless(
+            device is None or isinstance(device, torch.device | str),
+            f"device must be a torch.device or a str, got {device!r}",
+        )
+        mistakes.unless(bn_batches >= 1, f"bn_batches must be at least 1, got {bn_batches!r}")
+        mistakes.raise_all(MisconfigurationException)
         super().__init__(validate_raw)
         self.player, self.weights, self.use_buffers = player, weights, use_buffers
         self.use_in_validation, self.bn_batches = use_in_validation, bn_batches
         self._device, self._batch_norm = device, False
         self._weights: Weights | None = None
         self._loaded = False
-        self._seen = 0
+        self._steps_before = 0
         self.reset()
 
     def reset(self) -> None:
-        """Forget what was averaged."""
+        """Forget the average."""
         self.n_averaged = self._updates = 0
         self._average: dict[str, Tensor] = {}
-        self._stale = True  # BatchNorm's statistics are not the average's
-        self._running: dict[str, Any] | None = None  # the average without the run's last weights, should it go on
+        self._stale = True  # BatchNorm's statistics do not fit the average
+        self._running: dict[str, Any] | None = None  # the average without the run's last weights, if it is resumed
 
     @property
     def averaged(self) -> dict[str, Tensor]:
-        """The averaged weights and buffers, named as in the network's state dict; not copies.
+        """The averaged weights and buffers (not copies), by their names in the network's state dict.
 
         Raises:
-            ValueError: where there was no update yet.
+            ValueError: if no weights were averaged yet.
         """
         if not self.n_averaged:
             raise ValueError(f"{type(self).__name__} of the {self.player} has no updates yet: no weights are averaged")
         return self._average
 
     def apply(self, pl_module: LightningModule) -> None:
-        """Write the averaged weights over the raw ones, for good.
+        """Replace the raw weights by the averaged ones, permanently.
 
         Raises:
-            ValueError: where there was no update yet.
+            ValueError: if no weights were averaged yet.
         """
         values = self.averaged
         self._prepared(pl_module).exchange({name: value.clone() for name, value in values.items()})()
 
     def on_save_weights(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add the average to ``checkpoint``, and see to it that its ``state_dict`` holds the raw weights.
+        """Add the average to ``checkpoint``, and make sure that its ``state_dict`` holds the raw weights.
 
-        :class:`~univnet.gan.GANModule` calls it for every checkpoint, also for those of weights alone.
+        ``GANModule`` calls it for every checkpoint, also for checkpoints of weights only.
         """
         averages = checkpoint.setdefault("averaged", {}).setdefault(self.player, {})
         averages[self.kind] = {"n_averaged": self.n_averaged, "updates": self._updates, "weights": self._average}
@@ -102,22 +102,22 @@ class Averaging(StandIn):
     # What a subclass decides
 
     def blend(self, average: list[Tensor], present: list[Tensor]) -> None:
-        """Take the ``present`` weights into ``average``, in place; there were ``n_averaged`` ≥ 1 before them."""
+        """Add the ``present`` weights to ``average``, in place; ``n_averaged`` ≥ 1 counts those before them."""
         raise NotImplementedError
 
     def after_micro_batch(self, trainer: Trainer, player: Player, moved: bool) -> None:
-        """Take the weights if it is time; ``moved``: this micro-batch made an update."""
+        """Average the weights if it is time; ``moved``: whether this micro-batch made an update."""
         raise NotImplementedError
 
     def wants_last(self, player: Player) -> bool:
-        """Whether the weights with which the run ends are to be taken in any case."""
+        """Whether the weights at the end of the run are averaged in any case."""
         return False
 
     # Averaging
 
     @torch.no_grad()
     def take(self, player: Player) -> None:
-        """Take the present weights into the average; buffers that are not averaged are copied."""
+        """Add the present weights to the average; buffers that are not averaged are copied."""
         assert self._weights is not None
         present = self._weights.read()
         if not self.n_averaged:
@@ -138,15 +138,15 @@ class Averaging(StandIn):
         return inexact and (self.use_buffers or name not in self._weights.buffers)
 
     def _placed(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return weights on the device of averages, not in half precision, in which small changes vanish."""
+        """Return the weights on the average's device; half precision, which loses small changes, becomes single."""
         half = (torch.float16, torch.bfloat16)
         return {
-            name: value.to(self._at, torch.float32 if value.dtype in half else value.dtype)
+            name: value.to(self._average_device, torch.float32 if value.dtype in half else value.dtype)
             for name, value in weights.items()
         }
 
     def _finish(self, trainer: Trainer, pl_module: Any) -> None:
-        """Take the run's last weights, for as long as it does not go on, and bring BatchNorm up to date."""
+        """Average the run's last weights (``_go_on`` reverts that) and bring BatchNorm up to date."""
         player = pl_module.updates[self.player]
         if self.wants_last(player) and self._updates != player.steps:
             before = {name: value.clone() for name, value in self._average.items()}
@@ -158,7 +158,7 @@ class Averaging(StandIn):
                 self.when_shown(trainer, pl_module)
 
     def _go_on(self) -> None:
-        """Leave the last weights of a run out again, since they were not its last."""
+        """Remove the weights that ``_finish`` averaged: the run goes on, so they were not its last."""
         if self._running is not None:
             running, self._running = self._running, None
             self.n_averaged, self._updates, self._stale = running["n_averaged"], running["updates"], running["stale"]
@@ -167,34 +167,34 @@ class Averaging(StandIn):
     # Use
 
     def _prepared(self, pl_module: Any) -> Weights:
-        """Find the player and its network, and put a loaded average where averages are kept."""
+        """Find the player's network, and move a loaded average to its device."""
         if self._weights is not None:
             return self._weights
         updates, network = getattr(pl_module, "updates", {}), getattr(pl_module, self.player, None)
         if self.player not in updates or not isinstance(network, torch.nn.Module):
             raise MisconfigurationException(
                 f"{type(self).__name__}: {type(pl_module).__name__} has no player {self.player!r} with a network of "
-                f"that name; its players are {', '.join(updates) or 'none (it is no GANModule)'}"
+                f"that name; its players are {', '.join(updates) or 'none (it is not a GANModule)'}"
             )
         self._weights = Weights(network, self.weights == "effective")
         self._batch_norm = bool(batch_norms(network))
-        self._at = torch.device(self._device or pl_module.device)
+        self._average_device = torch.device(self._device or pl_module.device)
         present = self._weights.read()
         ours = {name: value.shape for name, value in self._average.items()}
         if self._average and ours != {name: value.shape for name, value in present.items()}:
             raise MisconfigurationException(
-                f"{type(self).__name__}: the checkpoint's average is of another network, or of "
+                f"{type(self).__name__}: the checkpoint's average is of another network, or was made with "
                 f"weights={'parameters' if self.weights == 'effective' else 'effective'!r}"
             )
         self._average = self._placed(self._average)
         return self._weights
 
     def exchange_for(self, pl_module: LightningModule) -> Exchange:
-        """Return what puts the averaged weights in the network's place."""
+        """Return the exchange that puts the averaged weights into the network."""
         return self._prepared(pl_module).exchange(self._average)
 
     def is_used(self, trainer: Trainer) -> bool:
-        """Whether it is this average of its player that is validated: the one that ``averaged_weights`` returns."""
+        """Whether this average of its player is the validated one, which ``averaged_weights`` returns."""
         averages = [
             callback
             for callback in trainer.callbacks  # type: ignore[attr-defined]
@@ -204,7 +204,7 @@ class Averaging(StandIn):
         return bool(ready) and self is min(ready, key=lambda average: KINDS.index(average.kind))
 
     def when_shown(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give BatchNorm layers the statistics of the averaged weights, which stand in the network's place."""
+        """Estimate BatchNorm statistics for the averaged weights, which are in the network now."""
         if self._weights is None or not (self._batch_norm and self._stale):
             return
         reestimate(trainer, pl_module, self.player, self.bn_batches)
@@ -217,7 +217,7 @@ class Averaging(StandIn):
 
     @property
     def state_key(self) -> str:
-        """One average of a kind for each player."""
+        """A key for each kind of average and player."""
         return self._generate_state_key(player=self.player)
 
     def state_dict(self) -> dict[str, Any]:
@@ -225,50 +225,50 @@ class Averaging(StandIn):
         return {"stale": self._stale, "running": self._running}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what :meth:`state_dict` returned."""
+        """Restore what ``state_dict`` returned."""
         self._stale, self._running, self._loaded = state_dict["stale"], state_dict["running"], True
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Take over the checkpoint's average, or its lack of one."""
+        """Replace the average by the checkpoint's, or by none."""
         self.reset()
         saved = checkpoint.get("averaged", {}).get(self.player, {}).get(self.kind)
         if saved is not None:
             self.n_averaged, self._updates, self._average = saved["n_averaged"], saved["updates"], saved["weights"]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Look at the network afresh. Go before all other callbacks, so that what they save holds what is due."""
+        """Forget the network, and move before all other callbacks, so that the checkpoints they save are up to date."""
         self._weights, self._loaded = None, False
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
-        trainer.callbacks = sorted(callbacks, key=lambda one: not isinstance(one, Averaging))  # type: ignore
+        trainer.callbacks = sorted(callbacks, key=lambda each: not isinstance(each, Averaging))  # type: ignore
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse a module that lacks the player."""
+        """Refuse a module without the player."""
         self._prepared(pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Start afresh where training does."""
+        """Forget the average if training starts from the beginning."""
         if trainer.global_step == 0 and not self._loaded:
             self.reset()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        """Note where the player stands."""
+        """Note how many updates the player has made."""
         self._go_on()
-        self._seen = pl_module.updates[self.player].steps
+        self._steps_before = pl_module.updates[self.player].steps
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
-        """Average, before any checkpoint is written and where no resume can lose it."""
+        """Average the weights, before any checkpoint is written."""
         player = pl_module.updates[self.player]
-        self.after_micro_batch(trainer, player, player.steps > self._seen)
-        if _ends(trainer):
+        self.after_micro_batch(trainer, player, player.steps > self._steps_before)
+        if _is_last_batch_of_run(trainer):
             self._finish(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the last weights of a run that was stopped."""
+        """Average the last weights of a run that was stopped."""
         self._finish(trainer, pl_module)
 
 
-def _ends(trainer: Trainer) -> bool:
-    """Whether the run ends with this micro-batch, as far as is known."""
+def _is_last_batch_of_run(trainer: Trainer) -> bool:
+    """Whether the run ends after this micro-batch, as far as is known."""
     done = trainer.should_stop or 0 < trainer.max_steps <= trainer.global_step
     epochs = trainer.max_epochs
     return done or (trainer.is_last_batch and epochs is not None and 0 < epochs <= trainer.current_epoch + 1)

@@ -1,4 +1,4 @@
-"""BatchNorm statistics for averaged weights: those of the trajectory's weights do not fit them."""
+"""BatchNorm statistics for averaged weights: those collected in training are of other weights."""
 
 import copy
 from collections.abc import Iterator
@@ -26,8 +26,8 @@ def batch_norms(network: nn.Module) -> list[_BatchNorm]:
 def reestimate(trainer: Trainer, pl_module: Any, player: str, batches: int) -> None:
     """Set the statistics of ``player``'s BatchNorm layers to their mean over the first ``batches`` of an epoch.
 
-    As torch's ``update_bn``, through ``generate`` and, for another player than the generator, its loss. Nothing else
-    changes: no parameter, no other buffer, no random number of training's, and not the loader's place in its epoch.
+    Like torch's ``update_bn``, but it runs ``generate`` and, for any player but the generator, the player's loss.
+    Nothing else changes: no parameter, no other buffer, not training's random numbers, not the loader's position.
     """
     norms = batch_norms(getattr(pl_module, player))
     own = {id(buffer) for norm in norms for buffer in norm.buffers()}
@@ -53,20 +53,20 @@ def reestimate(trainer: Trainer, pl_module: Any, player: str, batches: int) -> N
 
 
 def _training_batches(trainer: Trainer, pl_module: LightningModule) -> Iterator[Any]:
-    """Yield an epoch's batches by a copy of the training loader."""
+    """Yield an epoch's batches from a copy of the training loader."""
     combined = training_loaders(trainer)
-    loaders = apply_to_collection(combined.iterables, DataLoader, _fresh)
-    most = trainer.fit_loop.max_batches
+    loaders = apply_to_collection(combined.iterables, DataLoader, _copied)
+    limit = trainer.fit_loop.max_batches
     batches = iter(CombinedLoader(loaders, combination_mode(combined)))
-    for batch, _, _ in islice(batches, None if most == float("inf") else int(most)):
+    for batch, _, _ in islice(batches, None if limit == float("inf") else int(limit)):
         yield on_device(trainer, pl_module, batch)
 
 
-def _fresh(loader: DataLoader) -> DataLoader:
-    """Return ``loader`` with a place, samplers and generators of its own, over the same data set.
+def _copied(loader: DataLoader) -> DataLoader:
+    """Return a copy of ``loader`` with its own position, samplers and generators, over the same data set.
 
-    Where a sampler knows epochs, this is always the same one and none of training's, in whose midst a loader that
-    has just been resumed might start.
+    A sampler that counts epochs is always set to the same one, which training never reaches: a loader that was just
+    resumed would otherwise start within an epoch.
     """
     shared = {id(loader.dataset): loader.dataset, id(loader._iterator): None}
     loader = copy.deepcopy(loader, shared)

@@ -1,23 +1,23 @@
-"""Read the averages in a checkpoint; needs no Lightning, so that a vocoder loads fast."""
+"""Read the averages in a checkpoint, without Lightning, so that a vocoder loads fast."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from torch import Tensor
 
-KINDS = ("swa", "ema")  # in the order of preference where there are both
+KINDS = ("swa", "ema")  # in order of preference
 
 
 def averaged_weights(
     checkpoint: Mapping[str, Any], player: str = "generator", kind: Literal["swa", "ema"] | None = None
 ) -> dict[str, Tensor] | None:
-    """Return the averaged weights of ``player`` in a loaded checkpoint, named as in its network's state dict.
+    """Return the averaged weights of ``player`` in a loaded checkpoint, by their names in the network's state dict.
 
-    Effective weights are those of the network without weight norm. Where ``kind`` is not given, SWA's are taken once
-    there are any, else EMA's; ``None`` where there are none.
+    Effective weights have the names of the network without weight norm. Without ``kind``, SWA's are returned if
+    there are any, otherwise EMA's; ``None`` if there are neither.
 
     Raises:
-        ValueError: where an average of this ``kind`` has no update yet.
+        ValueError: if the checkpoint has an average of this ``kind`` that has no updates yet.
     """
     averages = checkpoint.get("averaged", {}).get(player, {})
     for name in (kind,) if kind else KINDS:

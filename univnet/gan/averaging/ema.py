@@ -6,6 +6,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
+from univnet.common.mistakes import Mistakes
 from univnet.gan.averaging.base import Averaging
 from univnet.gan.updates import Player
 
@@ -13,30 +14,31 @@ from univnet.gan.updates import Player
 class ExponentialMovingAverage(Averaging):
     """Keep an exponential moving average of one player's weights: average ← decay · average + (1 − decay) · weights.
 
-    The first weights taken are copied. The raw weights are never written over: the averaged ones are validated
-    (``val/…``), saved beside the raw (:func:`~univnet.gan.averaged_weights`), and at hand as :attr:`averaged`. Where
-    SWA averages the same player too, SWA's are validated as soon as there are any.
+    The first weights are copied. The raw weights are never overwritten: the averaged weights are validated
+    (``val/…``), saved beside them (``univnet.gan.averaged_weights`` reads them), and returned by ``averaged``. If SWA
+    averages the same player, its average is validated instead as soon as there is one.
 
     Args:
         decay: between 0 and 1.
-        player: whose weights; its network is the module's attribute of that name.
-        update_every_n_steps: take the weights after every so many of the player's updates.
-        update_starting_at_step: leave out the player's first so many updates.
-        warmup_gamma: γ of the warm-up min(decay, 1 − (1 + t/γ)^−p), where t counts the weights taken before;
-            ``None`` for no warm-up. The larger, the slower.
+        player: whose weights to average; the network is the module's attribute of that name.
+        update_every_n_steps: average the weights after every so many of the player's updates.
+        update_starting_at_step: skip this many of the player's updates first.
+        warmup_gamma: γ of the warm-up min(decay, 1 − (1 + t/γ)^−p), where t counts the weights averaged before;
+            ``None`` for no warm-up. The larger γ, the slower the warm-up.
         warmup_power: p of the warm-up.
-        weights: ``"effective"`` averages weight-normed weights as they take effect, so that the average is a state
-            dict without weight norm; ``"parameters"`` averages g and v.
-        use_buffers: average floating-point buffers too, instead of copying them.
-        device: where the average is kept; ``None``: with the weights.
+        weights: ``"effective"`` averages the weights that weight norm produces, so that the average is a state dict
+            without weight norm; ``"parameters"`` averages weight norm's parameters, g and v.
+        use_buffers: also average floating-point buffers, instead of copying them.
+        device: the average's device; ``None``: that of the weights.
         use_in_validation: validate (and test) with the averaged weights.
-        validate_raw: validate the raw weights as well, on the same batches and random numbers, logged as
-            ``val_raw/…``. ``validation_step`` then runs twice a batch: it should keep nothing from one to the next.
+        validate_raw: also validate the raw weights, on the same batches and random numbers, logged as ``val_raw/…``.
+            ``validation_step`` then runs twice for each batch, so it should keep no state between calls.
         bn_batches: micro-batches of training data from which the statistics of BatchNorm layers, if there are any,
-            are estimated anew before the average is validated and when training ends.
+            are estimated before the average is validated and when training ends.
 
     Raises:
-        MisconfigurationException: naming every argument that is out of range, or a player that the module lacks.
+        MisconfigurationException: if arguments are out of range (it names all of them), or if the module has no
+            such player.
     """
 
     kind = "ema"
@@ -56,16 +58,19 @@ class ExponentialMovingAverage(Averaging):
         validate_raw: bool = False,
         bn_batches: int = 100,
     ) -> None:
-        wrong = []
-        if not 0 <= decay <= 1:
-            wrong.append(f"decay must lie between 0 and 1; got {decay!r}")
-        if update_every_n_steps < 1:
-            wrong.append(f"update_every_n_steps must be ≥ 1; got {update_every_n_steps!r}")
-        if update_starting_at_step < 0:
-            wrong.append(f"update_starting_at_step must be ≥ 0; got {update_starting_at_step!r}")
-        if warmup_power <= 0 or (warmup_gamma is not None and warmup_gamma <= 0):
-            wrong.append(f"warmup_gamma and warmup_power must be positive; got {warmup_gamma!r} and {warmup_power!r}")
-        super().__init__(player, weights, use_buffers, device, use_in_validation, validate_raw, bn_batches, wrong)
+        mistakes = Mistakes(self)
+        mistakes.unless(0 <= decay <= 1, f"decay must be between 0 and 1, got {decay!r}")
+        mistakes.unless(
+            update_every_n_steps >= 1, f"update_every_n_steps must be at least 1, got {update_every_n_steps!r}"
+        )
+        mistakes.unless(
+            update_starting_at_step >= 0, f"update_starting_at_step must be at least 0, got {update_starting_at_step!r}"
+        )
+        mistakes.unless(
+            warmup_power > 0 and (warmup_gamma is None or warmup_gamma > 0),
+            f"warmup_gamma and warmup_power must be positive, got {warmup_gamma!r} and {warmup_power!r}",
+        )
+        super().__init__(player, weights, use_buffers, device, use_in_validation, validate_raw, bn_batches, mistakes)
         self.decay, self.update_every_n_steps, self.update_starting_at_step = (
             decay,
             update_every_n_steps,
@@ -74,7 +79,7 @@ class ExponentialMovingAverage(Averaging):
         self.warmup_gamma, self.warmup_power = warmup_gamma, warmup_power
 
     def decay_at(self, taken: int) -> float:
-        """Return the decay where weights were ``taken`` so often before."""
+        """Return the decay after ``taken`` weights were averaged."""
         if self.warmup_gamma is None:
             return self.decay
         return min(self.decay, 1 - (1 + taken / self.warmup_gamma) ** -self.warmup_power)
@@ -84,7 +89,7 @@ class ExponentialMovingAverage(Averaging):
         torch._foreach_lerp_(average, present, 1 - self.decay_at(self.n_averaged))
 
     def after_micro_batch(self, trainer: Trainer, player: Player, moved: bool) -> None:
-        """Take the weights after every so many updates."""
+        """Average the weights after every ``update_every_n_steps`` updates."""
         since = player.steps - self.update_starting_at_step
         if moved and since > 0 and since % self.update_every_n_steps == 0:
             self.take(player)

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.optim.swa_utils import get_swa_avg_fn, get_swa_multi_avg_fn
 
+from univnet.common.mistakes import Mistakes
 from univnet.gan.averaging.base import Averaging
 from univnet.gan.updates import Player
 
@@ -18,43 +19,44 @@ _STATE = ("_begun", "_begun_at", "_annealed", "_epoch")
 
 
 class StochasticWeightAveraging(Averaging):
-    """Average one player's weights over the end of training, at a rate of its own (arXiv 1803.05407).
+    """Average one player's weights over the last part of training, at its own learning rate (arXiv 1803.05407).
 
-    From the start on, the player's learning rate anneals to ``swa_lrs`` and stays there, its schedulers rest, and its
-    weights are taken at the end of every epoch, or every so many updates. Those with which the run ends always count
-    (whether ``max_epochs``, ``max_steps``, ``max_time`` or early stopping ends it), unless they are taken at epochs'
-    starts, and are left out again should it be resumed. An exception or Ctrl-C keeps what there is.
+    When SWA begins, the player's schedulers pause, its learning rate anneals to ``swa_lrs`` and stays there, and its
+    weights are averaged at the end of every epoch, or after every so many updates. The weights at the end of the run
+    are always included (whether ``max_epochs``, ``max_steps``, ``max_time`` or early stopping ends it), unless weights
+    are averaged at the starts of epochs; if the run is resumed, they are removed again. After an exception or Ctrl-C
+    the average stays as it is.
 
-    The raw weights are never written over: the averaged ones are validated (``val/…``), saved beside the raw
-    (:func:`~univnet.gan.averaged_weights`), and at hand as :attr:`averaged`.
+    The raw weights are never overwritten: the averaged weights are validated (``val/…``), saved beside them
+    (``univnet.gan.averaged_weights`` reads them), and returned by ``averaged``.
 
     Args:
-        swa_lrs: the final learning rate, positive; a float, or a list of one for each parameter group.
-        player: whose weights; its network is the module's attribute of that name.
-        swa_epoch_start: when it begins: an int, the epoch counted from 1 (as in Lightning); a float, that fraction of
-            training: epoch ``int(fraction · max_epochs)``, counted from 1, or, where ``max_steps`` ends training
-            first, after ``int(fraction · max_steps)`` generator updates.
-        annealing_epochs: epochs in which the rate anneals; 0 for at once.
+        swa_lrs: the final learning rate, positive; a float, or a list with one for each parameter group.
+        player: whose weights to average; the network is the module's attribute of that name.
+        swa_epoch_start: when SWA begins. An int is an epoch, counted from 1 (as in Lightning). A float is a fraction of
+            training: epoch ``int(fraction · max_epochs)``, counted from 1, or, if ``max_steps`` ends training first,
+            after ``int(fraction · max_steps)`` generator updates.
+        annealing_epochs: epochs over which the rate anneals; 0: at once.
         annealing_strategy: ``"cos"`` or ``"linear"``.
-        avg_fn: (average, weight, number taken before) → average, for each tensor; ``None``: the plain mean.
-        device: where the average is kept; ``None``: with the weights.
-        swa_update_start: begin after so many of the player's updates; overrides ``swa_epoch_start``.
-        annealing_updates: anneal over so many of the player's updates; overrides ``annealing_epochs``.
-        every_n_updates: take the weights after every so many of the player's updates from the beginning on;
-            overrides ``average_at``. For runs of few epochs.
-        average_at: ``"epoch_end"``, or ``"epoch_start"`` as Lightning does, where the final weights never count.
-        weights: ``"effective"`` averages weight-normed weights as they take effect, so that the average is a state
-            dict without weight norm; ``"parameters"`` averages g and v.
-        use_buffers: average floating-point buffers too, instead of copying them.
+        avg_fn: (average, weight, number averaged before) → new average, for each tensor; ``None``: the mean.
+        device: the average's device; ``None``: that of the weights.
+        swa_update_start: begin after this many of the player's updates; overrides ``swa_epoch_start``.
+        annealing_updates: anneal over this many of the player's updates; overrides ``annealing_epochs``.
+        every_n_updates: average the weights after every so many of the player's updates; overrides ``average_at``.
+            For runs of few epochs.
+        average_at: ``"epoch_end"``, or ``"epoch_start"`` as in Lightning, which never includes the final weights.
+        weights: ``"effective"`` averages the weights that weight norm produces, so that the average is a state dict
+            without weight norm; ``"parameters"`` averages weight norm's parameters, g and v.
+        use_buffers: also average floating-point buffers, instead of copying them.
         use_in_validation: validate (and test) with the averaged weights.
-        validate_raw: validate the raw weights as well, on the same batches and random numbers, logged as
-            ``val_raw/…``. ``validation_step`` then runs twice a batch: it should keep nothing from one to the next.
+        validate_raw: also validate the raw weights, on the same batches and random numbers, logged as ``val_raw/…``.
+            ``validation_step`` then runs twice for each batch, so it should keep no state between calls.
         bn_batches: micro-batches of training data from which the statistics of BatchNorm layers, if there are any,
-            are estimated anew before the average is validated and when training ends.
+            are estimated before the average is validated and when training ends.
 
     Raises:
-        MisconfigurationException: naming every argument that is out of range; a player that the module lacks; a
-            fraction of a training without end.
+        MisconfigurationException: if arguments are out of range (it names all of them), the module has no such player,
+            or ``swa_epoch_start`` is a fraction and training has no end.
     """
 
     kind = "swa"
@@ -78,25 +80,34 @@ class StochasticWeightAveraging(Averaging):
         validate_raw: bool = False,
         bn_batches: int = 100,
     ) -> None:
-        wrong = []
+        mistakes = Mistakes(self)
         rates = swa_lrs if isinstance(swa_lrs, list) else [swa_lrs]
-        if not rates or not all(isinstance(rate, float) and 0 < rate < math.inf for rate in rates):
-            wrong.append(f"swa_lrs should be a positive float, or a list of positive floats; got {swa_lrs!r}")
+        mistakes.unless(
+            bool(rates) and all(isinstance(rate, float) and 0 < rate < math.inf for rate in rates),
+            f"swa_lrs must be a positive float, or a list of positive floats, got {swa_lrs!r}",
+        )
         start = swa_epoch_start
-        if (isinstance(start, int) and start < 1) or not (isinstance(start, int) or 0 <= start <= 1):
-            wrong.append(f"swa_epoch_start should be a >0 integer or a float between 0 and 1; got {start!r}")
-        if annealing_strategy not in ("cos", "linear"):
-            wrong.append(f"annealing_strategy must be 'cos' or 'linear'; got {annealing_strategy!r}")
-        if avg_fn is not None and not callable(avg_fn):
-            wrong.append("avg_fn should be callable")
-        if average_at not in ("epoch_end", "epoch_start"):
-            wrong.append(f"average_at must be 'epoch_end' or 'epoch_start'; got {average_at!r}")
-        counts = {"annealing_epochs": annealing_epochs, "annealing_updates": annealing_updates}
-        counts |= {"swa_update_start": swa_update_start}
-        wrong += [f"{name} must be ≥ 0; got {n!r}" for name, n in counts.items() if n is not None and n < 0]
-        if every_n_updates is not None and every_n_updates < 1:
-            wrong.append(f"every_n_updates must be ≥ 1; got {every_n_updates!r}")
-        super().__init__(player, weights, use_buffers, device, use_in_validation, validate_raw, bn_batches, wrong)
+        mistakes.unless(
+            start >= 1 if isinstance(start, int) else 0 <= start <= 1,
+            f"swa_epoch_start must be a >0 integer or a float between 0 and 1, got {start!r}",
+        )
+        mistakes.unless(
+            annealing_strategy in ("cos", "linear"),
+            f"annealing_strategy must be 'cos' or 'linear', got {annealing_strategy!r}",
+        )
+        mistakes.unless(avg_fn is None or callable(avg_fn), "avg_fn must be callable")
+        mistakes.unless(
+            average_at in ("epoch_end", "epoch_start"),
+            f"average_at must be 'epoch_end' or 'epoch_start', got {average_at!r}",
+        )
+        for name, value, least in (
+            ("annealing_epochs", annealing_epochs, 0),
+            ("annealing_updates", annealing_updates, 0),
+            ("swa_update_start", swa_update_start, 0),
+            ("every_n_updates", every_n_updates, 1),
+        ):
+            mistakes.unless(value is None or value >= least, f"{name} must be at least {least}, got {value!r}")
+        super().__init__(player, weights, use_buffers, device, use_in_validation, validate_raw, bn_batches, mistakes)
         self.swa_lrs, self.swa_epoch_start, self.swa_update_start = swa_lrs, swa_epoch_start, swa_update_start
         self.every_n_updates, self.average_at, self.avg_fn = every_n_updates, average_at, avg_fn
         self.annealing_epochs, self.annealing_updates = annealing_epochs, annealing_updates
@@ -104,14 +115,14 @@ class StochasticWeightAveraging(Averaging):
         self._start: tuple[Literal["epoch", "step", "update"], int] = "epoch", 0
 
     def reset(self) -> None:
-        """Forget what was averaged, and that it has begun."""
+        """Forget the average, and that SWA has begun."""
         super().reset()
         self._begun = False
-        self._begun_at = self._annealed = 0  # in updates; in epochs or updates
-        self._epoch = -1  # the last one at whose start weights were taken
+        self._begun_at = self._annealed = 0  # the first in updates, the second in epochs or updates
+        self._epoch = -1  # the last one at whose start weights were averaged
 
     def blend(self, average: list[Tensor], present: list[Tensor]) -> None:
-        """Take the present weights into the mean."""
+        """Add the present weights to the mean."""
         if self.avg_fn is None and average and average[0].device.type != "cpu":
             get_swa_multi_avg_fn()(average, present, self.n_averaged)
             return
@@ -120,11 +131,11 @@ class StochasticWeightAveraging(Averaging):
             ours.copy_(fn(ours, weight, taken.to(ours.device)))
 
     def wants_last(self, player: Player) -> bool:
-        """The last weights count, but where parity with Lightning is asked for."""
+        """Whether SWA has begun, unless weights are averaged at the starts of epochs, as in Lightning."""
         return self._begun and (self.every_n_updates is not None or self.average_at == "epoch_end")
 
     def after_micro_batch(self, trainer: Trainer, player: Player, moved: bool) -> None:
-        """Anneal, and take the weights, at an update or an epoch's end."""
+        """Anneal the rate and average the weights, after an update or at an epoch's end."""
         if not self._begun:
             return
         if trainer.is_last_batch if self.annealing_updates is None else moved:
@@ -141,13 +152,13 @@ class StochasticWeightAveraging(Averaging):
         return super().state_dict() | {key: getattr(self, key) for key in _STATE}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what :meth:`state_dict` returned."""
+        """Restore what ``state_dict`` returned."""
         super().load_state_dict(state_dict)
         for key in _STATE:
             setattr(self, key, state_dict[key])
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Find out when to begin; go on driving the rate if it has begun."""
+        """Find out when to begin; if SWA has begun, keep the schedulers paused."""
         super().on_train_start(trainer, pl_module)
         groups = dict(zip(pl_module.updates, trainer.optimizers, strict=False))[self.player].param_groups
         if isinstance(self.swa_lrs, list) and len(self.swa_lrs) != len(groups):
@@ -159,7 +170,7 @@ class StochasticWeightAveraging(Averaging):
             pl_module.schedules.held.add(self.player)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        """Begin when it is time; take the weights at an epoch's start if asked to."""
+        """Begin when it is time; average the weights at an epoch's start with ``average_at="epoch_start"``."""
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         player, epoch = pl_module.updates[self.player], trainer.current_epoch
         unit, start = self._start
@@ -171,7 +182,7 @@ class StochasticWeightAveraging(Averaging):
             self.take(player)
 
     def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        """Leave the rate to the schedulers again."""
+        """Let the schedulers set the rate again."""
         if stage == "fit":
             pl_module.schedules.held.discard(self.player)
 
@@ -185,7 +196,7 @@ class StochasticWeightAveraging(Averaging):
             if epochs is None or epochs < 0:
                 raise MisconfigurationException(
                     "swa_epoch_start as a fraction needs an end of training: set max_epochs or max_steps, or give "
-                    "an epoch or swa_update_start"
+                    "an epoch, or set swa_update_start"
                 )
             start = int(start * epochs)
         return "epoch", max(start - 1, 0)
@@ -202,7 +213,7 @@ class StochasticWeightAveraging(Averaging):
         return self.annealing_epochs if self.annealing_updates is None else self.annealing_updates
 
     def _anneal(self, player: Player) -> None:
-        """Move the rate one epoch or update on, by the same recurrence as torch's ``SWALR``."""
+        """Anneal the rate by one epoch or update, with the recurrence of torch's ``SWALR``."""
         assert player.optimizer is not None
         before, now = (self._progress(self._annealed + step) for step in (0, 1))
         self._annealed += 1
@@ -218,7 +229,7 @@ class StochasticWeightAveraging(Averaging):
                 group["lr"] = rate_now
 
     def _progress(self, step: int) -> float:
-        """Return how far annealing is after ``step`` epochs or updates, from 0 to 1."""
+        """Return the annealed fraction, from 0 to 1, after ``step`` epochs or updates."""
         t = max(0, min(1, step / max(1, self._length)))
         return (1 - math.cos(math.pi * t)) / 2 if self.annealing_strategy == "cos" else t
 

@@ -1,4 +1,4 @@
-"""Other weights stand in for a network's own while it is validated."""
+"""Validate a network with other weights than its own."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,13 +15,13 @@ from univnet.gan.rng import rng_state, set_rng_state
 
 
 class StandIn(Callback):
-    """Validate and test with other weights than the raw ones, and, if asked to, validate the raw ones as well.
+    """Validates and tests with other weights than the raw ones.
 
     Args:
-        validate_raw: validate both; the raw ones on the same batches and random numbers, logged as ``val_raw/…``.
+        validate_raw: also validate the raw weights, on the same batches and random numbers, logged as ``val_raw/…``.
 
     Attributes:
-        exchange: while the other weights stand in, what swaps them with the raw ones.
+        exchange: while the other weights are in the network, swaps them with the raw ones; otherwise ``None``.
     """
 
     def __init__(self, validate_raw: bool) -> None:
@@ -30,19 +30,19 @@ class StandIn(Callback):
         self._rng: dict[str, Any] = {}
 
     def is_used(self, trainer: Trainer) -> bool:
-        """Whether there is something to stand in now."""
+        """Whether there are other weights to validate now."""
         raise NotImplementedError
 
     def exchange_for(self, pl_module: LightningModule) -> Exchange:
-        """Return what puts the other weights in the network's place."""
+        """Return the exchange that puts the other weights into the network."""
         raise NotImplementedError
 
     def when_shown(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Do what the other weights need before they are validated in the course of training."""
+        """Prepare the other weights, which are in the network now, for a validation during training."""
 
     @contextmanager
     def shown(self, pl_module: LightningModule) -> Iterator[None]:
-        """Let the other weights stand in meanwhile."""
+        """Put the other weights into the network inside this context."""
         self._show(pl_module)
         try:
             yield
@@ -50,7 +50,7 @@ class StandIn(Callback):
             self._hide()
 
     def _show(self, pl_module: LightningModule) -> None:
-        with torch.inference_mode(False):  # trainer.validate is in it
+        with torch.inference_mode(False):  # trainer.validate runs in inference mode
             self.exchange = self.exchange_for(pl_module)
             self.exchange()
 
@@ -60,19 +60,19 @@ class StandIn(Callback):
             self.exchange = None
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put the other weights in the network's place."""
+        """Put the other weights into the network."""
         if self.is_used(trainer):
             self._show(pl_module)
             if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
                 self.when_shown(trainer, pl_module)
 
     def on_validation_batch_start(self, *_: Any) -> None:
-        """Keep the random numbers, so that the raw weights get the same."""
+        """Save the state of the random numbers, so that the raw weights get the same ones."""
         if self.exchange is not None and self.validate_raw:
             self._rng = rng_state()
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, *where: Any) -> None:
-        """Validate the raw weights as well."""
+        """Validate the raw weights on the same batch, if ``validate_raw`` is set."""
         if self.exchange is None or not self.validate_raw:
             return
         if not is_param_in_hook_signature(pl_module.validation_step, "batch_idx", min_args=2):
@@ -81,7 +81,7 @@ class StandIn(Callback):
         self.exchange()
         set_rng_state(self._rng)
         try:
-            with renamed_log(pl_module, _raw):
+            with renamed_log(pl_module, _raw_name):
                 trainer.strategy.validation_step(*where)
         finally:
             set_rng_state(after)
@@ -98,6 +98,6 @@ class StandIn(Callback):
     on_test_start, on_test_end = on_validation_start, on_validation_end
 
 
-def _raw(name: str) -> str:
+def _raw_name(name: str) -> str:
     """Return ``val_raw/…`` for ``val/…``."""
     return f"val_raw{name.removeprefix('val')}" if name.startswith("val") else f"val_raw/{name}"

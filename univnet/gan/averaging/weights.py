@@ -1,4 +1,4 @@
-"""A network's weights as they take effect: read to be averaged, exchanged to be used."""
+"""A network's effective weights: read them to average, exchange them to use the average."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,34 +14,35 @@ class Weights:
 
     Args:
         network: any module.
-        effective: take a parametrized (weight-normed) tensor as the network uses it, under its plain name, instead
-            of the tensors that it is computed from.
+        effective: read a parametrized (weight-normed) tensor as the network uses it, under its plain name, instead
+            of the tensors from which it is computed.
 
     Attributes:
-        buffers: the names that are buffers'.
+        buffers: the names of the buffers.
 
     Raises:
-        MisconfigurationException: naming every parametrization that cannot produce any weight one asks of it.
+        MisconfigurationException: if parametrizations cannot produce arbitrary weights; it names all of them.
     """
 
     def __init__(self, network: nn.Module, effective: bool = True) -> None:
         self._places = dict(_places(network, effective))
         self.buffers = {name for name, (module, key) in self._places.items() if key in module._buffers}
-        bound = [name for name, place in self._places.items() if not _is_free(*place)]
-        if bound:
+        constrained = [name for name, place in self._places.items() if not _is_free(*place)]
+        if constrained:
             raise MisconfigurationException(
-                f"the parametrization of {', '.join(bound)} cannot take an average's value; use weights='parameters'"
+                f"the parametrization of {', '.join(constrained)} cannot take an average's value; "
+                f"use weights='parameters'"
             )
 
     @torch.no_grad()
     def read(self) -> dict[str, Tensor]:
-        """Return the present values; those that are not computed share the network's memory."""
+        """Return the present values; all but computed ones share the network's memory."""
         return {name: getattr(module, key).detach() for name, (module, key) in self._places.items()}
 
     @torch.no_grad()
     def exchange(self, values: Mapping[str, Tensor]) -> "Exchange":
-        """Return what puts ``values`` (and copies of its buffers) in the network's place, and the network's back."""
-        pairs: dict[int, tuple[Tensor, Tensor]] = {}  # by identity: a tensor of several names is exchanged once
+        """Return the exchange of the network's tensors with ``values``, of which the buffers are copied."""
+        pairs: dict[int, tuple[Tensor, Tensor]] = {}  # by identity: a tensor with several names is exchanged once
         for name, (module, key) in self._places.items():
             olds = _tensors(module, key)
             value = values[name].to(olds[0].device, olds[0].dtype, copy=name in self.buffers)
@@ -50,7 +51,7 @@ class Weights:
 
 
 class Exchange:
-    """At each call, puts other contents into tensors or their own back, by reference: no bit of them changes."""
+    """Each call swaps the tensors' own contents with other contents, by reference, so that no bit changes."""
 
     def __init__(self, pairs: list[tuple[Tensor, Tensor]]) -> None:
         self._tensors = [old for old, _ in pairs]
@@ -58,11 +59,11 @@ class Exchange:
         self._shown = 0
 
     def __call__(self) -> None:
-        """Change over."""
+        """Swap the contents."""
         self._show(1 - self._shown)
 
     def undo(self) -> None:
-        """Put the tensors' own contents back, also after a call that was interrupted."""
+        """Restore the tensors' own contents, also after a call that was interrupted."""
         self._show(0)
 
     def _show(self, which: int) -> None:
@@ -72,7 +73,7 @@ class Exchange:
 
 
 def _places(module: nn.Module, effective: bool, prefix: str = "") -> Iterator[tuple[str, tuple[nn.Module, str]]]:
-    """Yield each name with the module and attribute it stands for."""
+    """Yield each name with its module and attribute."""
     folded = effective and is_parametrized(module)
     own = {**module._parameters, **module._buffers}
     for key in (*(_parametrizations(module) if folded else ()), *own):
@@ -88,7 +89,7 @@ def _parametrizations(module: nn.Module) -> dict[str, Any]:
 
 
 def _tensors(module: nn.Module, key: str) -> list[Tensor]:
-    """Return the tensors that hold an attribute's value, or that it is computed from."""
+    """Return the tensors that hold an attribute's value or from which it is computed."""
     if key not in _parametrizations(module):
         return [getattr(module, key)]
     parts = _parametrizations(module)[key]
@@ -96,7 +97,7 @@ def _tensors(module: nn.Module, key: str) -> list[Tensor]:
 
 
 def _inverse(module: nn.Module, key: str, value: Tensor) -> list[Tensor]:
-    """Return what those tensors must hold for the attribute to have ``value``."""
+    """Return the contents of those tensors that give the attribute this ``value``."""
     answer: Any = value
     for part in reversed(_parametrizations(module).get(key, [])):
         answer = part.right_inverse(answer)
@@ -105,7 +106,7 @@ def _inverse(module: nn.Module, key: str, value: Tensor) -> list[Tensor]:
 
 @torch.no_grad()
 def _is_free(module: nn.Module, key: str) -> bool:
-    """Whether the attribute can have any value: tried with its double, which a norm or a constraint cannot give."""
+    """Whether the attribute can have any value: tried with twice its value, which a normalized tensor cannot have."""
     parts = _parametrizations(module).get(key, [])
     if not parts:
         return True

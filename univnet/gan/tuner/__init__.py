@@ -1,1 +1,1 @@
-"""What to find out before training: learning rates and the batch size."""
+"""Find learning rates and the batch size before training."""

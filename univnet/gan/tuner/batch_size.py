@@ -1,9 +1,9 @@
 """The batch-size finder for two players: the largest micro-batch that fits into memory, or the one that trains fastest.
 
-Each size is tried by training a copy for a few micro-batches (:mod:`~univnet.gan.tuner.batch_size_trial`). On an
-accelerator that happens in this process, where running out of memory is an error. On the CPU it means being killed, so
-each trial runs in a child process within a budget (:mod:`~univnet.gan.tuner.forked`). On several ranks all try the same
-sizes, each by itself, and then agree (:mod:`~univnet.gan.tuner.ranks`).
+Each size is tried by training a copy for a few micro-batches (``batch_size_trial``). On an accelerator this happens in
+this process, because running out of memory there raises an error. On the CPU the process would be killed, so each trial
+runs in a child process with a memory budget (``forked``). On several ranks each tries the same sizes by itself, and
+then they agree (``ranks``).
 """
 
 import copy
@@ -36,23 +36,24 @@ class BatchSizeOptions:
     """How to look for the batch size.
 
     Args:
-        mode: "power" doubles the size until it does not fit into memory; "binsearch" then searches between the last
-            two; "throughput" doubles it too and chooses the smallest size with 98 % of the most examples per second.
-        steps_per_trial: full micro-batches of a trial, at least; every player updates its weights in any case. Also
-            the batches of each validation loader.
-        init_val: the first size tried; if it does not fit, halves of it are, down to 1.
-        max_trials: no more sizes than that are tried; with 0, ``init_val`` is set untried.
+        mode: "power" doubles the size until it does not fit into memory; "binsearch" then also searches between the
+            last two sizes; "throughput" doubles it, too, and chooses the smallest size that reaches 98 % of the most
+            examples per second.
+        steps_per_trial: least number of full micro-batches in a trial, which goes on until every player has updated
+            its weights. Also the number of batches from each validation loader.
+        init_val: the first size to try; if it does not fit, it is halved, down to 1.
+        max_trials: the largest number of sizes to try; with 0, ``init_val`` is set without a trial.
         margin: share of the largest size that fitted to keep free: the size found is at most
             floor((1 − margin) · largest), and at least 1.
-        max_val: try nothing above; nor above the training examples that a rank has in an epoch.
-        target_batch: examples of one update, over all ranks. The size found is then made smaller (by less than half)
-            where K micro-batches come nearer to it, and K, the micro-batches to accumulate, is found too.
-        memory_budget: main memory for each training process with its loader workers, when training on the CPU: such as
-            3GiB or 500MB, or a number of bytes. Default: what it holds, and 90 % of what the machine or cgroup has
-            free, shared among the ranks.
+        max_val: the largest size to try. A size above a rank's training examples in an epoch is never tried.
+        target_batch: examples of one update, over all ranks. The search then also finds K, the micro-batches to
+            accumulate, and lowers the size (by less than half) if K micro-batches then come closer to the target.
+        memory_budget: main memory for each training process with its loader workers, for training on the CPU, such as
+            3GiB or 500MB, or a number of bytes. Default: what the process uses already, plus 90 % of what the machine
+            or cgroup has free, divided by the number of ranks.
 
     Raises:
-        ValueError: naming every option that is out of range.
+        ValueError: if options are out of range; it names all of them.
     """
 
     mode: Mode = "power"
@@ -67,7 +68,7 @@ class BatchSizeOptions:
     def __post_init__(self) -> None:
         object.__setattr__(self, "mode", self.mode.lower())
         mistakes = Mistakes("batch-size search")
-        mistakes.unless(self.mode in get_args(Mode), f"`mode` should be either of {get_args(Mode)}, got {self.mode!r}")
+        mistakes.unless(self.mode in get_args(Mode), f"`mode` must be one of {get_args(Mode)}, got {self.mode!r}")
         for name, least in {
             "steps_per_trial": 1,
             "init_val": 1,
@@ -76,10 +77,10 @@ class BatchSizeOptions:
             "target_batch": 1,
         }.items():
             value = getattr(self, name)
-            mistakes.unless(value is None or value >= least, f"`{name}` should be at least {least}, got {value}")
-        mistakes.unless(0 <= self.margin < 1, f"`margin` should be between 0 and 1, got {self.margin}")
+            mistakes.unless(value is None or value >= least, f"`{name}` must be at least {least}, got {value}")
+        mistakes.unless(0 <= self.margin < 1, f"`margin` must be between 0 and 1, got {self.margin}")
         try:
-            mistakes.unless(self.budget != 0, f"`memory_budget` should be at least 1, got {self.memory_budget}")
+            mistakes.unless(self.budget != 0, f"`memory_budget` must be at least 1, got {self.memory_budget}")
         except ValueError as error:
             mistakes.add([f"`memory_budget` is {error}"])
         mistakes.raise_all()
@@ -93,18 +94,20 @@ class BatchSizeOptions:
 def find_batch_size(
     trainer: Trainer, model: GANModule, datamodule: LightningDataModule | None, options: BatchSizeOptions, name: str
 ) -> BatchSizeSearch:
-    """Search as ``options`` say, and set the size found wherever an attribute or hyperparameter ``name`` is.
+    """Search with these ``options``, and set every attribute or hyperparameter ``name`` to the size found.
 
     Raises:
-        MisconfigurationException: the size is nowhere to be set, or in several places that disagree; the loaders do not
-            use it; a ``BatchSizeFinder`` is among the callbacks; the strategy cannot take part.
-        MemoryError: nothing fits.
-        Exception: whatever a trial raised that was not for lack of memory.
+        MisconfigurationException: if there is no such attribute or hyperparameter, or several with different values; if
+            the loaders do not use it; if the trainer has a ``BatchSizeFinder`` or a strategy that is not supported.
+        MemoryError: if no size fits.
+        Exception: any other error that a trial raises.
     """
     if any(isinstance(each, BatchSizeFinder) for each in trainer.callbacks):  # type: ignore[attr-defined]
         raise MisconfigurationException("the trainer has a BatchSizeFinder callback: remove it to use the Tuner")
     if options.memory_budget is not None and trainer.strategy.root_device.type != "cpu":
-        raise MisconfigurationException("memory_budget is for training on the CPU; a device's own memory is its budget")
+        raise MisconfigurationException(
+            "memory_budget is for training on the CPU; on a device the budget is its own memory"
+        )
     _check_places(model, datamodule, name)
     found: BatchSizeSearch = on_all_ranks(trainer, _Search(trainer, model, datamodule, options, name).run)
     _set(model, datamodule, name, found.size)
@@ -130,7 +133,7 @@ class _Search:
         callbacks = training_callbacks(trainer)
         if trainer.strategy.root_device.type == "cpu" and forked.available():
             self.budget = options.budget or default_budget(trainer.num_devices)
-            rank_zero_info(f"memory budget of a process and its loader workers: {mebibytes(self.budget)}")
+            rank_zero_info(f"memory budget for a process and its loader workers: {mebibytes(self.budget)}")
         with trial(trainer, self.model, [], datamodule=self.datamodule) as twin:
             self._prepare_data(twin)
 
@@ -138,18 +141,18 @@ class _Search:
                 return self._agreed(lambda: self._attempt(twin, callbacks, size, probe))
 
             examples = attempt(1, probe=True).examples
-            cap = options.max_val if examples is None else min(options.max_val, examples)
+            most = options.max_val if examples is None else min(options.max_val, examples)
 
             def fits(size: int) -> bool:
                 self.trials.append(attempt(size))
                 rank_zero_info(_line(self.trials[-1]))
                 return self.trials[-1].fits
 
-            best = largest(fits, options.init_val, cap, options.mode == "binsearch", options.max_trials)
+            best = largest(fits, options.init_val, most, options.mode == "binsearch", options.max_trials)
         return self._result(best, examples)
 
     def _prepare_data(self, twin: GANModule) -> None:
-        """Let the data module do once what each trial would repeat."""
+        """Prepare the data module once, instead of in each trial."""
         prepare_data(self.trainer, twin, self.datamodule)
         if self.datamodule is not None:
             self.datamodule.setup("fit")
@@ -162,7 +165,7 @@ class _Search:
             trainer.callbacks = copy.deepcopy(callbacks)  # type: ignore[attr-defined]
             _set(module, self.datamodule, self.name, size)
             with warnings.catch_warnings():
-                if not probe:  # it has said them all
+                if not probe:  # the probe has shown all warnings
                     warnings.simplefilter("ignore")
                 whole = options.mode == "throughput"
                 return run_trial(trainer, module, self.datamodule, size, options.steps_per_trial, whole, probe)
@@ -171,7 +174,7 @@ class _Search:
             if self.budget is None:
                 with trial(trainer, twin, [], datamodule=self.datamodule) as copied:
                     return run(copied)
-            # The child owns all it sees, the twin too; training would take the memory of one module, not of two.
+            # The child also holds the twin, so it has two copies of the module; training needs only one.
             weights = sum(each.nbytes for each in (*twin.parameters(), *twin.buffers()))
             try:
                 done, memory = forked.run_in_child(lambda: run(twin), self.budget, spare=weights)
@@ -180,7 +183,7 @@ class _Search:
             return replace(done, memory=memory)
 
     def _agreed(self, attempt: Callable[[], Trial]) -> Trial:
-        """Return what came of ``attempt`` over all ranks; fail on all if it fails on one."""
+        """Return the outcome of ``attempt`` over all ranks; fail on all ranks if it fails on one."""
         failure: BaseException | None = None
         mine: Trial | str
         try:
@@ -212,8 +215,8 @@ class _Search:
             raise MemoryError(f"{even}{self.name}={last.size} does not fit into memory: {last.reason}")
         for player in {name for each in self.trials for name in each.resting}:
             rank_zero_warn(
-                f"the {player} rested in the trials, so what memory it takes once it plays is not counted: "
-                f"{type(self.model).__name__}.on_batch_size_trial() can begin its game"
+                f"the {player} was not trained in the trials, so the memory that its training takes is not counted: "
+                f"let {type(self.model).__name__}.on_batch_size_trial() begin its training"
             )
         size = with_margin(best, options.margin) if best else options.init_val
         if options.mode == "throughput" and best:
@@ -236,13 +239,13 @@ class _Search:
 
 
 def _line(done: Trial) -> str:
-    took = f"{done.seconds:.3f} s a micro-batch, " if done.fits else ""
+    took = f"{done.seconds:.3f} s per micro-batch, " if done.fits else ""
     why = f" ({done.reason})" if done.reason else ""
     return f"batch size {done.size}: {outcome(done)}, {took}peak memory {mebibytes(done.memory)}{why}"
 
 
 def _places(model: Any, datamodule: Any, name: str) -> dict[str, Any]:
-    """Return what holds ``name``, in Lightning's order: of several, the last is the one that it reads."""
+    """Return the owners of an attribute or hyperparameter ``name``, in Lightning's order: it reads the last."""
     places = {}
     for what, owner in (("model", model), ("data module", datamodule)):
         if owner is None:
@@ -261,11 +264,11 @@ def _check_places(model: Any, datamodule: Any, name: str) -> None:
     }
     if not values:
         raise MisconfigurationException(
-            f"{name} is found neither on the model nor on the data module, nor in their hparams: nothing can be set"
+            f"{name} is found neither on the model nor on the data module, nor in their hparams, so it cannot be set"
         )
     if len(set(values.values())) > 1:
-        said = ", ".join(f"{value} on {where}" for where, value in values.items())
-        raise MisconfigurationException(f"{name} is {said}: which one counts is unclear, so keep one of them")
+        different = ", ".join(f"{value} on {where}" for where, value in values.items())
+        raise MisconfigurationException(f"{name} is {different}: it is unclear which one is used, so keep only one")
 
 
 def _set(model: Any, datamodule: Any, name: str, size: int) -> None:
@@ -276,28 +279,28 @@ def _set(model: Any, datamodule: Any, name: str, size: int) -> None:
             setattr(place, name, size)
 
 
-# Which sizes to try, and which to keep: arithmetic alone.
+# Which sizes to try, and which one to choose: pure arithmetic.
 
 
-def largest(fits: Callable[[int], bool], first: int, cap: int, bisect: bool, max_trials: int) -> int:
-    """Return the largest size that fitted; 0 where none did.
+def largest(fits: Callable[[int], bool], first: int, most: int, bisect: bool, max_trials: int) -> int:
+    """Return the largest size that fitted; 0 if none did.
 
-    ``min(first, cap)`` is tried first. While all fits it is doubled, up to ``cap``; while nothing fits it is halved,
-    down to 1. With ``bisect`` the sizes between the last two are searched as well.
+    ``min(first, most)`` is tried first. It is doubled, up to ``most``, as long as every size fits, or halved, down to
+    1, until one fits. With ``bisect`` the sizes between the last two are searched, too.
 
-    With L the limit found, there are at most ⌈log2(L / first)⌉ + 2 trials upwards or ⌈log2(first)⌉ + 1 downwards, and
+    If L is the limit found, there are at most ⌈log2(L / first)⌉ + 2 trials upwards or ⌈log2(first)⌉ + 1 downwards, and
     with ``bisect`` ⌈log2(L)⌉ more; never more than ``max_trials``.
     """
-    fitted, failed, size = 0, 0, min(first, cap)
+    fitted, failed, size = 0, 0, min(first, most)
     for _ in range(max_trials):
         if fits(size):
             fitted = size
         else:
             failed = size
         if not failed:
-            if fitted == cap:
+            if fitted == most:
                 break
-            size = min(2 * fitted, cap)
+            size = min(2 * fitted, most)
         elif not fitted:
             if failed == 1:
                 break
@@ -310,22 +313,22 @@ def largest(fits: Callable[[int], bool], first: int, cap: int, bisect: bool, max
 
 
 def with_margin(size: int, margin: float) -> int:
-    """Return ``size`` less the share ``margin`` of it, rounded down, and at least 1."""
+    """Return (1 − ``margin``) · ``size``, rounded down, and at least 1."""
     return max(1, int(size * (1 - margin) + 1e-9))  # 1 − 0.1 is a little less than 0.9
 
 
 def fastest(examples_per_second: dict[int, float], within: float = 0.02) -> int:
-    """Return the smallest size whose speed is ``within`` of the best."""
+    """Return the smallest size whose speed is at least (1 − ``within``) times the best."""
     best = max(examples_per_second.values())
     return min(size for size, speed in examples_per_second.items() if speed >= (1 - within) * best)
 
 
 def accumulation(target: int, largest: int, ranks: int = 1, examples: int | None = None) -> tuple[int, int]:
-    """Return the micro-batch and K for which ``ranks`` · micro-batch · K is nearest to ``target``.
+    """Return the micro-batch size and K for which ``ranks`` · size · K is closest to ``target``.
 
-    The micro-batch is at most ``largest`` and more than half of it, unless ``target`` itself is smaller: smaller ones
-    would only be slower. Of equally near ones it is the largest. No window holds more than an epoch's ``examples`` (of
-    each rank).
+    The size is at most ``largest`` and more than half of it, because smaller ones would only be slower, unless
+    ``target`` itself is smaller. Among equally close sizes it is the largest. No window holds more than an epoch's
+    ``examples`` (of each rank).
     """
     if examples is not None:
         target = min(target, ranks * examples)

@@ -1,4 +1,4 @@
-"""One trial of a batch size: train a copy for a few full micro-batches, validate, and tell how it went."""
+"""One trial of a batch size: train a copy for a few full micro-batches, validate, and report time and memory."""
 
 import time
 from collections.abc import Mapping
@@ -22,17 +22,17 @@ _KEEP_WEIGHTS = (Averaging, getattr(callbacks, "WeightAveraging", Averaging))  #
 
 @dataclass(frozen=True)
 class Trial:
-    """What came of training with a batch size.
+    """The outcome of training with a batch size.
 
     Attributes:
         size: examples in a micro-batch of one rank.
-        fits: whether memory sufficed, on every rank.
-        seconds: of one micro-batch, loading included, after the first; on the slowest rank. 0 where it does not fit.
-        memory: the most that was in use, in bytes, on the rank with the most: of an accelerator, what torch reserved;
-            on the CPU, what the process and its loader workers took. ``None`` where it cannot be measured.
-        examples: in an epoch of one rank; ``None`` for iterable datasets.
+        fits: whether memory sufficed on every rank.
+        seconds: per micro-batch, loading included, without the first one; on the slowest rank. 0 if it does not fit.
+        memory: peak memory in bytes, on the rank with the most: on an accelerator, what torch reserved; on the CPU,
+            what the process and its loader workers used. ``None`` if it cannot be measured.
+        examples: examples in an epoch of one rank; ``None`` for iterable datasets.
         reason: why it does not fit.
-        resting: the players that did not play in it.
+        resting: the players that were not trained in it.
     """
 
     size: int
@@ -45,12 +45,12 @@ class Trial:
 
     @property
     def examples_per_second(self) -> float:
-        """Examples that one rank trains on in a second; 0 where they do not fit."""
+        """Examples per second on one rank; 0 if the size does not fit."""
         return self.size / self.seconds if self.seconds else 0.0
 
 
 def training_callbacks(trainer: Trainer) -> list[Callback]:
-    """Return those of the trainer's callbacks whose memory counts: they keep weights."""
+    """Return those of the trainer's callbacks that keep weights, whose memory must be counted."""
     return [each for each in trainer.callbacks if isinstance(each, _KEEP_WEIGHTS)]  # type: ignore
 
 
@@ -63,18 +63,18 @@ def run_trial(
     whole_windows: bool = False,
     probe: bool = False,
 ) -> Trial:
-    """Train ``model``, which is given up to it, with loaders that are set to ``size`` by now.
+    """Train ``model``, which is changed, with loaders whose batch size is already ``size``.
 
-    At least ``steps`` full micro-batches are trained on, and as many as it takes for every player to update its weights
-    and to fill another window with the optimizer's state in place, over as many epochs as that takes. Then ``steps``
-    batches of each validation loader follow. Windows are cut to two micro-batches, as more take no more memory, unless
-    ``whole_windows``. With ``probe``, only the epoch's examples are counted.
+    Training takes at least ``steps`` full micro-batches, and goes on until every player has updated its weights and
+    filled another window, with its optimizer's state in memory; it may take several epochs. Then ``steps`` batches of
+    each validation loader follow. Windows are shortened to two micro-batches, because longer ones take no more memory,
+    unless ``whole_windows`` is set. With ``probe``, only the epoch's examples are counted.
     """
     model.on_batch_size_trial()
     window = _set_windows(trainer, model, whole_windows)
-    watch = _Watch(size, max(steps, 2 * window), window, probe)
-    trainer.callbacks.append(watch)  # type: ignore[attr-defined]
-    _unbound(trainer, steps)
+    observer = _Observer(size, max(steps, 2 * window), window, probe)
+    trainer.callbacks.append(observer)  # type: ignore[attr-defined]
+    _remove_limits(trainer, steps)
     device = trainer.strategy.root_device
     _reset_peak(device)
     try:
@@ -82,14 +82,16 @@ def run_trial(
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        return Trial(size, False, memory=_peak(device), examples=watch.examples, reason=reason(error))
-    if not watch.started:
+        return Trial(size, False, memory=_peak(device), examples=observer.examples, reason=reason(error))
+    if not observer.started:
         raise MisconfigurationException("there are no training batches to try")
-    return Trial(size, not watch.short, watch.seconds, _peak(device), watch.examples, watch.short, watch.resting)
+    return Trial(
+        size, not observer.short, observer.seconds, _peak(device), observer.examples, observer.short, observer.resting
+    )
 
 
 def _set_windows(trainer: Trainer, model: GANModule, whole: bool) -> int:
-    """Cut the players' windows unless they are to be ``whole``; return the longest."""
+    """Shorten the players' windows unless ``whole`` is set; return the longest window."""
     longest = 1
     for player in model.updates.values():
         schedule = player.settings.accumulate
@@ -100,20 +102,20 @@ def _set_windows(trainer: Trainer, model: GANModule, whole: bool) -> int:
     return longest
 
 
-def _unbound(trainer: Trainer, validation_batches: int) -> None:
-    """Let ``trainer`` train until it is told to stop, and validate then alone."""
+def _remove_limits(trainer: Trainer, validation_batches: int) -> None:
+    """Let ``trainer`` train until ``should_stop`` is set, and validate only then."""
     validate_by_epochs_alone(trainer, validation_batches if trainer.limit_val_batches else 0, every_n_epochs=_NEVER)
     loop = trainer.fit_loop
     loop.min_epochs, loop.epoch_loop.min_steps = 0, None
-    # Where an end was set there must be one, as some averages begin at a share of it.
+    # If an end was set, keep one, because some averages begin at a fraction of it.
     if loop.max_epochs is not None and loop.max_epochs >= 0:
         loop.max_epochs = trainer.current_epoch + 1000
     if loop.epoch_loop.max_steps >= 0:
         loop.epoch_loop.max_steps = trainer.global_step + _NEVER
 
 
-class _Watch(Callback):
-    """Counts and times full micro-batches, puts in place what else takes memory, and ends the fit when it is enough."""
+class _Observer(Callback):
+    """Counts and times full micro-batches, allocates what else training would hold, and ends the fit."""
 
     def __init__(self, size: int, enough: int, window: int, probe: bool) -> None:
         self.size, self.enough, self.window, self.probe = size, enough, window, probe
@@ -121,7 +123,7 @@ class _Watch(Callback):
         self.short = ""
         self.resting: tuple[str, ...] = ()
         self.examples: int | None = None
-        self.ballast: list[torch.Tensor] = []
+        self.ddp_buckets: list[torch.Tensor] = []
         self.seconds = 0.0
         self._full = self._timed = 0  # micro-batches
         self._all_updated_at: int | None = None
@@ -129,7 +131,7 @@ class _Watch(Callback):
         self._last: float | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Count the examples, and begin what begins late in training."""
+        """Count the examples, and allocate what DDP would."""
         self.started = True
         loaders = training_loaders(trainer).flattened
         self.examples = _examples(loaders)
@@ -138,11 +140,11 @@ class _Watch(Callback):
             trainer.limit_val_batches = 0
             return
         _check_size(loaders, self.size)
-        if isinstance(trainer.strategy, DDPStrategy):  # its reducer holds gradients too
-            self.ballast = [torch.empty_like(p) for p in pl_module.parameters() if p.requires_grad]
+        if isinstance(trainer.strategy, DDPStrategy):  # DDP's reducer holds a copy of the gradients
+            self.ddp_buckets = [torch.empty_like(p) for p in pl_module.parameters() if p.requires_grad]
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        """Note where the players stand, and let every average hold weights."""
+        """Note the players' counters, and let every average hold weights."""
         if self._begun:
             return
         self._begun = {name: (player.steps, player.micro_batches) for name, player in pl_module.updates.items()}
@@ -153,7 +155,7 @@ class _Watch(Callback):
                     average.take(pl_module.updates[average.player])
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Take the time; see whether it is enough."""
+        """Take the time, and stop if the trial has seen enough."""
         synchronize(pl_module.device)
         now = time.perf_counter()
         if self._is_full(batch, batch_idx):
@@ -171,7 +173,7 @@ class _Watch(Callback):
             self._stop(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Give up where the data do not fill a micro-batch."""
+        """Stop if an epoch's examples do not fill a micro-batch."""
         if not self._full:
             self.short = f"an epoch has fewer than {self.size} examples"
             trainer.should_stop = True
@@ -183,18 +185,18 @@ class _Watch(Callback):
 
     def _stop(self, trainer: Trainer, pl_module: Any) -> None:
         trainer.should_stop = True
-        trainer.check_val_every_n_epoch = 1  # Lightning validates before it stops
+        trainer.check_val_every_n_epoch = 1  # Lightning then validates before it stops
         begun = self._begun.items()
         self.resting = tuple(name for name, (_, before) in begun if pl_module.updates[name].micro_batches == before)
 
 
 def _examples(loaders: list[Any]) -> int | None:
-    """Return the examples in an epoch of this rank: of the shortest loader, where a full batch of each is wanted."""
+    """Return the examples in an epoch of this rank: of the shortest loader, because a full batch of each is needed."""
     counts = []
     for loader in loaders:
         try:
             counts.append(len(getattr(loader.batch_sampler, "sampler", None) or loader.sampler))
-        except (AttributeError, TypeError):  # an iterable dataset, or no DataLoader
+        except (AttributeError, TypeError):  # an iterable dataset, or not a DataLoader
             continue
     return min(counts, default=None)
 
@@ -203,13 +205,13 @@ def _check_size(loaders: list[Any], size: int) -> None:
     sizes = [each.batch_size or getattr(each.batch_sampler, "batch_size", None) or size for each in loaders]
     if size not in sizes:
         raise MisconfigurationException(
-            f"the training batches hold {max(sizes)} examples where the batch size is set to {size}: make "
+            f"the training batches hold {max(sizes)} examples although the batch size is set to {size}: make "
             f"train_dataloader() use it"
         )
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until ``device`` has done what it was given."""
+    """Wait until ``device`` has finished its work."""
     if device.type != "cpu":
         torch.get_device_module(device).synchronize()
 
@@ -222,7 +224,7 @@ def _reset_peak(device: torch.device) -> None:
 
 def _peak(device: torch.device) -> int | None:
     memory = torch.get_device_module(device)
-    for name in ("max_memory_reserved", "driver_allocated_memory"):  # the latter is MPS's, and of this moment
+    for name in ("max_memory_reserved", "driver_allocated_memory"):  # the second is for MPS, and is the present value
         if hasattr(memory, name):
             return int(getattr(memory, name)())
     return None

@@ -1,4 +1,4 @@
-"""What a learning-rate range test has seen of one player: loss against learning rate, and what to read off it."""
+"""The result of a learning-rate range test for one player: loss against learning rate, and suggested rates."""
 
 import logging
 import math
@@ -13,13 +13,13 @@ log = logging.getLogger(__name__)
 
 Method = Literal["steepest", "steep", "valley", "slide", "minimum", "edge"]
 METHODS: tuple[Method, ...] = get_args(Method)
-DEFAULT_METHOD: Method = "edge"  # by our own trials: docs/learning_rates.md
-_TOO_FEW = 2  # points: a gradient needs them
-_CHANCE = 7.0
+DEFAULT_METHOD: Method = "edge"  # the best in our measurements: docs/learning_rates.md
+_LEAST_POINTS = 2  # a gradient needs them
+_NOISE_FACTOR = 7.0  # simulated curves of noise alone fall further in 1 of 100 cases
 
 
 class Bounds(NamedTuple):
-    """The rates between which to cycle (Smith 2017, section 3.3)."""
+    """The rates between which to cycle (Smith 2017, arXiv 1506.01186, §3.3)."""
 
     base_lr: float
     max_lr: float
@@ -30,13 +30,13 @@ class LRCurve:
     """One player's loss against its learning rate.
 
     Attributes:
-        player: whose rate was swept.
-        monitor: the term watched.
-        lr: the rates, rising; one for each update of the player.
-        raw: the loss at each: the window's mean, and the mean over the repeats.
-        smoothing: how it is smoothed; see :func:`smoothed`.
+        player: the player whose rate was swept.
+        monitor: the watched term.
+        lr: the rising rates, one for each update of the player.
+        raw: the loss at each rate: the mean over the window and over the repeats.
+        smoothing: the weight of a neighbour in the smoothed curve; see ``smoothed``.
         runs: each repeat's smoothed losses.
-        limit: the rate at which the player collapsed, if it did: nothing is suggested at or above it.
+        limit: the rate at which the player collapsed, if it did: no rate from there on is suggested.
         ended: why the test ended, in words.
     """
 
@@ -56,26 +56,25 @@ class LRCurve:
 
     @property
     def results(self) -> dict[str, list[float]]:
-        """``{"lr": […], "loss": […]}``, as Lightning's finder has them."""
+        """``{"lr": […], "loss": […]}``, as in Lightning's finder."""
         return {"lr": self.lr, "loss": self.loss}
 
     def suggestion(
         self, skip_begin: int = 10, skip_end: int = 1, method: Method = DEFAULT_METHOD, quiet: bool = False
     ) -> float | None:
-        """Return a learning rate to train at; ``None``, with a warning that says why, where the curve shows none.
+        """Return a learning rate to train at; ``None``, with a warning that gives the reason, if the curve shows none.
 
         Args:
             skip_begin: points left out at the beginning.
             skip_end: points left out at the end.
-            method: ``"steepest"``: where the loss falls fastest, against the rate itself (Lightning's choice); the
-                others look at the first fall alone:
-                ``"steep"``: where it falls fastest against the rate's logarithm;
-                ``"valley"``: the middle of the longest fall (of the longest falling subsequence);
-                ``"slide"``: the end of the fall: the last rate before the slope changes for good;
-                ``"minimum"``: a tenth of the rate of the least loss (these four are known from fastai);
-                ``"edge"``: the rate of the least loss itself, the highest at which the loss does not rise (Smith's
-                maximum). AdamW trains well there; plain gradient descent is about to turn unstable: take half.
-            quiet: without a warning.
+            method: how the rate is chosen. ``"steepest"``: where the loss falls fastest with the rate itself
+                (Lightning's method). The others only look at the first fall. ``"steep"``: where the loss falls fastest
+                with the rate's logarithm; ``"valley"``: the middle of the longest falling subsequence; ``"slide"``:
+                the end of the fall, the last rate before the slope changes; ``"minimum"``: a tenth of the rate of the
+                lowest loss (these four are fastai's); ``"edge"``: the rate of the lowest loss itself, the highest at
+                which the loss does not rise (Smith's maximum). AdamW trains well there; for plain gradient descent,
+                which becomes unstable there, take half of it.
+            quiet: log no warning.
         """
         at = self._points(skip_begin, skip_end)
         if problem := self.problem(skip_begin, skip_end):
@@ -91,13 +90,13 @@ class LRCurve:
         return float(lrs[choose(lrs, losses)])
 
     def suggestions(self, skip_begin: int = 10, skip_end: int = 1) -> dict[str, float | None]:
-        """Return what every method suggests."""
+        """Return every method's suggestion."""
         return {method: self.suggestion(skip_begin, skip_end, method, quiet=True) for method in METHODS}
 
     def problem(self, skip_begin: int = 10, skip_end: int = 1) -> str | None:
-        """Return why nothing can be suggested, in a sentence; ``None`` where it can."""
+        """Return why no rate can be suggested, in a sentence; ``None`` if one can."""
         at = self._points(skip_begin, skip_end)
-        if len(at) < _TOO_FEW:
+        if len(at) < _LEAST_POINTS:
             return (
                 f"there are not enough points, {len(at)} of {len(self.loss)} count (the first {skip_begin} and last "
                 f"{skip_end} do not): more updates (num_training) or a lower min_lr give more"
@@ -105,44 +104,44 @@ class LRCurve:
         losses = np.asarray(self.loss)[at]
         if (np.maximum.accumulate(losses) - losses).max() <= self._noise():
             return (
-                f"{self.monitor} does not fall beyond its noise: try other rates (min_lr, max_lr) or more repeats, or "
-                f"look whether the model learns at all"
+                f"{self.monitor} does not fall by more than its noise: try other rates (min_lr, max_lr) or more "
+                f"repeats, or check whether the model learns at all"
             )
         return None
 
     @property
     def divergence(self) -> float | None:
-        """The rate from which on the loss rises: where it is least, if it rises beyond its noise after that."""
+        """The rate of the lowest loss, if the loss rises by more than its noise after it; otherwise ``None``."""
         at = self._first_fall(self._points(0, 0))
         losses = np.asarray(self.loss)[at]
-        if len(at) < _TOO_FEW or losses[losses.argmin() :].max() - losses.min() <= self._noise():
+        if len(at) < _LEAST_POINTS or losses[losses.argmin() :].max() - losses.min() <= self._noise():
             return None
         return self.lr[int(at[losses.argmin()])]
 
     def bounds(self, skip_begin: int = 0, skip_end: int = 1) -> Bounds | None:
-        """Return the rates to cycle between: where the loss starts to fall, and the last before it rises.
+        """Return the rates to cycle between (Smith 2017, arXiv 1506.01186, §3.3), or ``None``.
 
-        (Smith 2017, arXiv 1506.01186, section 3.3.) It has started to fall when a tenth of the fall is behind it.
-        ``None`` where nothing can be suggested.
+        They are the rate at which the loss starts to fall (the last before it has fallen by a tenth of its whole fall)
+        and the last rate before it rises. ``None`` if no rate can be suggested.
         """
         if self.problem(skip_begin, skip_end):
             return None
         at = self._first_fall(self._points(skip_begin, skip_end))
         lrs, losses = np.asarray(self.lr)[at], np.asarray(self.loss)[at]
         least = int(losses.argmin())
-        top = int(losses[: least + 1].argmax())  # before the loss starts to fall it may rise
+        top = int(losses[: least + 1].argmax())  # the loss may rise before it falls
         fallen = losses[top : least + 1] < losses[top] - 0.1 * (losses[top] - losses[least])
         return Bounds(float(lrs[max(top + int(fallen.argmax()) - 1, 0)]), float(lrs[least]))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all of it in plain types, for JSON; ``None`` for what is not finite."""
+        """Return everything in plain types, for JSON; ``None`` for values that are not finite."""
         return {
             "player": self.player,
             "monitor": self.monitor,
             "lr": self.lr,
-            "loss": _plain(self.loss),
-            "raw": _plain(self.raw),
-            "runs": [_plain(run) for run in self.runs],
+            "loss": _finite_or_none(self.loss),
+            "raw": _finite_or_none(self.raw),
+            "runs": [_finite_or_none(run) for run in self.runs],
             "limit": self.limit,
             "ended": self.ended,
             "suggestions": self.suggestions(),
@@ -161,9 +160,8 @@ class LRCurve:
     def _first_fall(self, at: np.ndarray) -> np.ndarray:
         """Return the points ``at`` up to where the loss, after falling, has clearly risen again.
 
-        Beyond its stable range a player that is thrown about may by chance reach any loss, a lower one too. The first
-        fall counts if it goes at least half the way to the least loss of all, and the rise after it if it takes back a
-        quarter.
+        At unstable rates the loss may by chance become even lower. The first fall counts if it covers at least half of
+        the way to the lowest loss of all, and the rise after it if it covers a quarter of that fall.
         """
         losses = np.asarray(self.loss)[at]
         if not len(losses):
@@ -180,30 +178,29 @@ class LRCurve:
         return at
 
     def _noise(self) -> float:
-        """Return by how much chance alone lets the smoothed loss fall somewhere on the curve, hardly ever exceeded.
+        """Return the largest fall of the smoothed loss that noise alone is likely to cause.
 
-        The raw losses' spread is that of neighbours before the least, by the median, which a trend or a few outliers
-        hardly touch; smoothing narrows it. (The factor is from simulated curves of noise alone: 1 in 100 falls
-        further.)
+        The raw losses' spread is the median difference of neighbours before the lowest loss, because a trend or a few
+        outliers hardly affect the median. Smoothing makes the spread smaller.
         """
         raw, finite = np.asarray(self.raw, dtype=float), np.isfinite(self.raw)
-        if not self.smoothing or finite.sum() < _TOO_FEW:
+        if not self.smoothing or finite.sum() < _LEAST_POINTS:
             return 0.0
-        least = int(np.where(finite, self.loss, np.inf).argmin())  # beyond it the player may be thrown about
+        least = int(np.where(finite, self.loss, np.inf).argmin())  # beyond it the loss may be unstable
         early = np.arange(len(raw)) <= max(least, len(raw) // 4)
-        steps = np.abs(np.diff(raw[finite & early] if (finite & early).sum() >= _TOO_FEW else raw[finite]))
+        steps = np.abs(np.diff(raw[finite & early] if (finite & early).sum() >= _LEAST_POINTS else raw[finite]))
         spread = float(np.median(steps)) / (0.6745 * 2**0.5)
-        narrowed = (1 - self.smoothing) * ((1 + self.smoothing**2) / (1 - self.smoothing**2)) ** 0.5
-        return _CHANCE * spread * narrowed / (1 + self.smoothing)
+        reduction = (1 - self.smoothing) * ((1 + self.smoothing**2) / (1 - self.smoothing**2)) ** 0.5
+        return _NOISE_FACTOR * spread * reduction / (1 + self.smoothing)
 
 
 def smoothed(losses: Sequence[float], smoothing: float) -> list[float]:
-    """Return a smooth curve through ``losses``, not shifted along the rates.
+    """Return a smooth curve through ``losses`` that is not shifted along the rates.
 
-    Each loss becomes the median of the five about it, so that single outliers count for nothing, and then the mean of
-    all, weighted by ``smoothing`` to the power of their distance. Fewer at the ends: a constant stays constant. Losses
-    that are not finite stay as they are, and count for nothing in the others. One that shoots up after the least counts
-    for no more than the largest before it, or four times the least. 0 leaves everything as it is.
+    Each loss is replaced by the median of the five around it, which removes single outliers, and then by the mean of
+    all losses, weighted by ``smoothing`` to the power of their distance. The windows are shorter at the ends, so a
+    constant stays constant. Losses that are not finite stay as they are and do not affect others. After the lowest
+    loss, a loss counts at most as the largest before it or as four times the lowest. 0 switches smoothing off.
     """
     raw = np.asarray(losses, dtype=float)
     finite = np.isfinite(raw)
@@ -219,12 +216,12 @@ def smoothed(losses: Sequence[float], smoothing: float) -> list[float]:
     return np.where(finite, middle[least] + weights @ above / weights.sum(1), raw).tolist()
 
 
-def _plain(values: Sequence[float]) -> list[float | None]:
+def _finite_or_none(values: Sequence[float]) -> list[float | None]:
     return [value if math.isfinite(value) else None for value in values]
 
 
 def _steepest(lrs: np.ndarray, losses: np.ndarray) -> int:
-    # In single precision and by torch's rule for the ends, as Lightning: its suggestion is ours.
+    # In single precision and with torch's rule for the ends, so that the suggestion equals Lightning's.
     import torch
 
     gradient = torch.gradient(torch.tensor(losses.tolist()), spacing=[torch.tensor(lrs.tolist())])[0]
@@ -236,7 +233,7 @@ def _steep(lrs: np.ndarray, losses: np.ndarray) -> int:
 
 
 def _valley(lrs: np.ndarray, losses: np.ndarray) -> int:
-    """Return the middle, in rates' order, of the longest strictly falling subsequence of the losses."""
+    """Return the middle of the longest strictly falling subsequence of the losses."""
     length, before = np.ones(len(losses), dtype=int), np.full(len(losses), -1)
     for i in range(1, len(losses)):
         higher = np.flatnonzero(losses[:i] > losses[i])
@@ -250,9 +247,9 @@ def _valley(lrs: np.ndarray, losses: np.ndarray) -> int:
 
 
 def _slide(lrs: np.ndarray, losses: np.ndarray, apart: int = 15, alike: float = 0.005) -> int:
-    """Return the first point, seen from the end, whose slope is that of the point ``apart`` after it.
+    """Return the first point, from the end, whose slope is that of the point ``apart`` points after it.
 
-    The slope is the change of loss a point, in units of the loss's range over the curve.
+    The slope is the change of loss per point, divided by the loss's range over the curve.
     """
     slope = np.gradient(losses) / (losses.max() - losses.min())
     apart = min(apart, len(losses) - 1)

@@ -1,4 +1,4 @@
-"""Every pair of a few learning rates of the two players, each tried for some updates from the same start."""
+"""Train for some updates at every pair of a few learning rates of the two players, from the same start."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class LRGrid:
-    """What was seen at each pair of learning rates.
+    """The losses at each pair of learning rates.
 
     Attributes:
-        monitor: the term watched.
-        rates: each player's learning rates, the same for both.
-        loss: for each of the discriminator's rates a row, for each of the generator's a column: the mean of the term
-            over the last quarter of the updates; NaN where training ended before.
-        ended: why it ended there, ``""`` where it did not.
+        monitor: the watched term.
+        rates: the learning rates, the same for both players.
+        loss: the mean of the term over the last quarter of the updates: a row for each of the discriminator's rates, a
+            column for each of the generator's; NaN if training ended early.
+        ended: why training ended early, ``""`` if it did not.
     """
 
     monitor: str
@@ -41,7 +41,7 @@ class LRGrid:
     def suggestions(
         self, skip_begin: int = 0, skip_end: int = 0, method: Method = DEFAULT_METHOD, quiet: bool = False
     ) -> dict[str, float | None]:
-        """Return the pair of the least loss; the arguments are those of curves and mean nothing here."""
+        """Return the pair with the lowest loss; the arguments are those of ``LRRangeTest`` and have no effect here."""
         loss = np.asarray(self.loss)
         if not np.isfinite(loss).any():
             return {"generator": None, "discriminator": None}
@@ -49,11 +49,11 @@ class LRGrid:
         return {"generator": self.rates[int(column)], "discriminator": self.rates[int(row)]}
 
     def suggestion(self) -> float | None:
-        """Return the generator's rate of the pair with the least loss."""
+        """Return the generator's rate in the pair with the lowest loss."""
         return self.suggestions()["generator"]
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
-        """Yield a table: a head, then a row for each pair of rates."""
+        """Yield a table: a header, then a row for each pair of rates."""
         yield "generator_lr", "discriminator_lr", "loss", "ended"
         for row, column in np.ndindex(len(self.rates), len(self.rates)):
             yield self.rates[column], self.rates[row], self.loss[row][column], self.ended[row][column]
@@ -64,7 +64,7 @@ class LRGrid:
         return {**self.results, "loss": loss, "monitor": self.monitor, "ended": self.ended}
 
     def plot(self, suggest: bool = False, show: bool = False, ax: "Axes | None" = None) -> "Figure | Any":
-        """Draw the heat map; ``suggest`` frames the best pair. Pairs at which training ended early say how."""
+        """Draw a heat map that shows where training ended early; ``suggest`` frames the best pair."""
         import matplotlib.pyplot as plt
 
         size = 1.1 * len(self.rates) + 2

@@ -1,7 +1,7 @@
-"""The learning-rate range test of two players (Smith 2017, arXiv 1506.01186, section 3.3).
+"""The learning-rate range test of two players (Smith 2017, arXiv 1506.01186, §3.3).
 
-One player's rate (or both players', at a fixed ratio) rises from update to update of a real training run of a copy of
-the module, until the loss diverges or the discriminator collapses; the loss is written down against the rate.
+A copy of the module is trained while one player's rate (or both players', at a fixed ratio) rises with every update,
+until the loss diverges or the discriminator collapses; the loss is recorded against the rate.
 """
 
 import math
@@ -33,7 +33,7 @@ Mode = Literal["exponential", "linear"]
 
 
 def sweep_rates(min_lr: float, max_lr: float, number: int, mode: Mode = "exponential") -> list[float]:
-    """Return ``number`` rates, at least 2, from ``min_lr`` to ``max_lr``, equal ratios or differences apart."""
+    """Return ``number`` ≥ 2 rates from ``min_lr`` to ``max_lr``, with equal ratios or differences."""
     if mode == "linear":
         return [min_lr + i / (number - 1) * (max_lr - min_lr) for i in range(number)]
     return [min_lr * (max_lr / min_lr) ** (i / (number - 1)) for i in range(number)]
@@ -41,20 +41,21 @@ def sweep_rates(min_lr: float, max_lr: float, number: int, mode: Mode = "exponen
 
 @dataclass(frozen=True)
 class Collapse:
-    """When the discriminator has won for good, so that the generator has nothing left to learn from.
+    """When the discriminator counts as collapsed: it has won, so the generator can learn nothing from it.
 
     Args:
-        loss: its loss falls to this share of its first one; 0 switches the rule off. It holds for positive losses.
-        separation: its mean scores of real and of generated examples, the terms ``real_score`` and ``fake_score`` of
-            its loss if it has them, are so far apart. In the unit of the scores: least-squares losses pull them to 1
-            and 0. ``None`` switches the rule off.
+        loss: it has collapsed if its loss falls to this share of its first loss; 0 switches the rule off. Only for
+            positive losses.
+        separation: it has collapsed if its mean scores of real and of generated examples (the terms ``real_score`` and
+            ``fake_score`` of its loss, if it has them) differ by this much. Least-squares losses pull them to 1 and 0.
+            ``None`` switches the rule off.
     """
 
     loss: float = 0.05
     separation: float | None = 0.95
 
     def seen(self, report: Mapping[str, float], first_loss: float) -> str | None:
-        """Return by which sign the discriminator that reports so has collapsed, if it has."""
+        """Return why a discriminator with this report counts as collapsed; ``None`` if it does not."""
         if first_loss > 0 and report["loss"] <= self.loss * first_loss:
             return f"its loss fell to {report['loss']:.2g}, from {first_loss:.2g} at first"
         if self.separation is not None and {"real_score", "fake_score"} <= report.keys():
@@ -65,13 +66,13 @@ class Collapse:
 
 
 def diverges(losses: Sequence[float], threshold: float | None, smoothing: float) -> bool:
-    """Whether the last of ``losses``, smoothed, has risen to ``threshold`` times the best before it.
+    """Whether the last of ``losses``, smoothed, has risen to ``threshold`` times the lowest before it.
 
-    Smoothed by the past alone, and judged once that is long enough. Where losses are or were negative a multiple of the
-    best means nothing: then the rise is measured by the largest magnitude that they had until the best.
+    Smoothing only uses the past, and nothing diverges before there is enough of it. A multiple of a negative loss is
+    meaningless: then the rise is relative to the largest magnitude up to the lowest loss.
     """
     finite = [loss for loss in losses if math.isfinite(loss)]
-    settled = round(1 / (1 - smoothing))  # updates that the smoothing reaches back
+    settled = round(1 / (1 - smoothing))  # updates that the smoothing averages over
     if threshold is None or len(finite) <= settled or not math.isfinite(losses[-1]):
         return False
     total = weight = 0.0
@@ -91,18 +92,18 @@ class RestingError(ValueError):
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a test sweeps and watches.
+    """The settings of one sweep.
 
     Attributes:
-        players: whose rates are swept; the first one's updates are counted.
-        rates: the first player's, one for each of its updates.
-        monitor: the term watched for each of ``players``, such as ``generator/stft``.
-        ratio: of the second player's rate to the first one's; ``None``: as their optimizers have it.
-        fixed: rates of players that train at a constant one instead of their own.
-        threshold: the test ends where the smoothed loss is this many times the best; ``None``: it does not.
-        collapse: when the discriminator has collapsed.
-        smoothing: of the loss.
-        validation_batches: watch the loss on so many validation batches instead of that of training.
+        players: the players whose rates are swept; the first one's updates are counted.
+        rates: the first player's rates, one for each of its updates.
+        monitor: the watched term of each of ``players``, such as ``generator/stft``.
+        ratio: the second player's rate over the first one's; ``None``: as in their optimizers.
+        fixed: constant rates for players that are not swept, instead of their own.
+        threshold: end when the smoothed loss is this many times the lowest; ``None``: do not.
+        collapse: when the discriminator counts as collapsed.
+        smoothing: the weight of a neighbour in the smoothed curve.
+        validation_batches: watch the loss on this many validation batches instead of the training loss.
         ckpt_path: a checkpoint to start from.
     """
 
@@ -120,7 +121,7 @@ class Sweep:
 
 @dataclass
 class Trace:
-    """What one run has seen of one player."""
+    """One player's rates and losses in one run."""
 
     lr: list[float] = field(default_factory=list)
     loss: list[float] = field(default_factory=list)
@@ -140,7 +141,7 @@ def range_test(
 def run_sweep(
     trainer: Trainer, model: GANModule, sweep: Sweep, data: Mapping[str, Any], repeat: int = 0
 ) -> tuple[dict[str, Trace], float | None]:
-    """Train a copy of ``model`` while the rates rise. Return each swept player's trace, and their rates' ratio."""
+    """Train a copy of ``model`` while the rates rise. Return each swept player's trace, and the ratio of the rates."""
     callback = _SweepCallback(sweep, repeat, trainer.progress_bar_callback is not None)
     with trial(trainer, model, [callback], **data) as twin:
         trainer.limit_val_batches = 0
@@ -149,7 +150,7 @@ def run_sweep(
 
 
 def _curve(player: str, traces: Sequence[Trace], sweep: Sweep) -> LRCurve:
-    """Return the mean of the ``traces``, as far as all of them came."""
+    """Return the mean of the ``traces``, as long as the shortest of them."""
     shortest = min(traces, key=lambda trace: len(trace.lr))
     length = len(shortest.lr)
     raw = np.mean([trace.loss[:length] for trace in traces], axis=0).tolist() if length else []
@@ -166,7 +167,7 @@ def _curve(player: str, traces: Sequence[Trace], sweep: Sweep) -> LRCurve:
 
 
 class _SweepCallback(Callback):
-    """Sets the rates before a window opens, and writes down the loss when it has closed."""
+    """Sets the rates before a window opens, and records the loss when it has closed."""
 
     def __init__(self, sweep: Sweep, repeat: int, progress: bool) -> None:
         self.sweep, self.repeat, self.progress = sweep, repeat, progress
@@ -174,18 +175,18 @@ class _SweepCallback(Callback):
         self.traces = {player: Trace() for player in sweep.players}
         self._lead = sweep.players[0]
         self._own: dict[str, list[float]] = {}  # the rates of each player's parameter groups, before the test
-        self._seen: dict[str, int] = {}
+        self._micro_batches_before: dict[str, int] = {}
         self._first_loss: float | None = None
         self._validation: FixedBatches | None = None
         self._bar: Any = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let the run be as long as it takes; schedules have been made for the length it was to have."""
+        """Remove the run's limits, after the schedulers were made for its configured length."""
         trainer.fit_loop.max_epochs, trainer.fit_loop.epoch_loop.max_steps = -1, -1
         trainer.fit_loop.min_epochs, trainer.fit_loop.epoch_loop.min_steps = None, None
 
     def on_train_start(self, trainer: Trainer, pl_module: GANModule) -> None:  # type: ignore[override]
-        """Let the schedules of the players swept rest, and draw other random numbers in every repeat."""
+        """Pause the schedulers of the swept players, and use other random numbers in every repeat."""
         pl_module.schedules.held |= {*self.sweep.players, *self.sweep.fixed}
         if self.repeat:
             _reseed(trainer, self.repeat)
@@ -200,9 +201,9 @@ class _SweepCallback(Callback):
     def on_train_batch_start(  # type: ignore[override]
         self, trainer: Trainer, pl_module: GANModule, batch: Any, batch_idx: int
     ) -> None:
-        """Set the rates of the update that the micro-batch begins or adds to."""
+        """Set the rates for the window that this micro-batch belongs to."""
         players = pl_module.updates
-        self._seen = {name: player.micro_batches for name, player in players.items()}
+        self._micro_batches_before = {name: player.micro_batches for name, player in players.items()}
         if not self._own:
             self._own = {name: [float(g["lr"]) for g in _groups(player)] for name, player in players.items()}
         if players[self._lead].position == 0:
@@ -220,13 +221,13 @@ class _SweepCallback(Callback):
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, pl_module: GANModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write down what the updates just made have seen; end the run where nothing more is to be seen."""
+        """Record the losses of the updates just made, and end the run if the test is over."""
         for name, trace in self.traces.items():
             player = pl_module.updates[name]
-            if player.micro_batches == self._seen[name]:
+            if player.micro_batches == self._micro_batches_before[name]:
                 raise RestingError(
                     f"the {name} makes no updates yet ({name}_loss returned None), so its learning rate cannot be "
-                    f"tested: start from a checkpoint of a time when it does, or let it play from the beginning"
+                    f"tested: start from a later checkpoint, or let its training begin at once"
                 )
             if player.position == 0:
                 trace.lr.append(float(player.report["lr"]))
@@ -240,7 +241,7 @@ class _SweepCallback(Callback):
             trainer.should_stop = True
 
     def _end(self, trainer: Trainer, module: GANModule, name: str) -> str | None:
-        """Return why there is nothing more to see, if there is not."""
+        """Return why the test is over; ``None`` if it is not."""
         trace = self.traces[name]
         if not np.isfinite(trace.loss[-_NONFINITE_TO_STOP:]).any() and len(trace.loss) >= _NONFINITE_TO_STOP:
             return f"{self.sweep.monitor[name]} was not finite {_NONFINITE_TO_STOP} times in a row"
@@ -268,17 +269,17 @@ class _SweepCallback(Callback):
         return self._over_ranks(trainer, module, metrics[term])
 
     def _over_ranks(self, trainer: Trainer, module: GANModule, value: Any) -> float:
-        """Return the mean over the ranks, so that all of them draw the same conclusions."""
+        """Return the mean over the ranks, so that all of them decide the same."""
         value = torch.as_tensor(value, dtype=torch.float64, device=module.device)
         return float(trainer.strategy.reduce(value, reduce_op="mean"))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the progress bar away."""
+        """Remove the progress bar."""
         if self._bar is not None:
             self._bar.close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Take the progress bar away."""
+        """Remove the progress bar."""
         self.on_fit_end(trainer, pl_module)
 
 
@@ -290,7 +291,7 @@ def _groups(player: Player) -> list[dict[str, Any]]:
 def _reseed(trainer: Trainer, repeat: int) -> None:
     seed = (torch.initial_seed() + repeat) % 2**32
     random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - the global state is what data sets may use
+    np.random.seed(seed)  # noqa: NPY002 - data sets may use the global state
     torch.manual_seed(seed)
     for loader in training_loaders(trainer).flattened:
         sampler: Any = getattr(loader, "sampler", None)
@@ -299,12 +300,12 @@ def _reseed(trainer: Trainer, repeat: int) -> None:
 
 
 class FixedBatches:
-    """A player's loss on a few validation batches, the same ones with the same random numbers every time.
+    """A player's loss on a few validation batches, always the same ones with the same random numbers.
 
     They are the first ``number`` of the trainer's validation batches, on the module's device.
 
     Raises:
-        ValueError: where there is nothing to validate on.
+        ValueError: if there are no validation batches.
     """
 
     def __init__(self, trainer: Trainer, module: GANModule, number: int) -> None:
@@ -321,7 +322,7 @@ class FixedBatches:
         """Return the mean over the batches of ``term``, such as ``generator/stft``.
 
         Raises:
-            ValueError: where no player's loss has such a term.
+            ValueError: if no player's loss has such a term.
         """
         player, _, name = term.partition("/")
         if player not in self._module.updates:

@@ -1,4 +1,4 @@
-"""What a learning-rate range test has found, for one player or both."""
+"""The result of a learning-rate range test, for one player or both."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,11 +15,11 @@ class LRRangeTest:
     """The curves of a range test, and the learning rates that they suggest.
 
     Args:
-        curves: of each player swept, the generator's first.
-        ratio: the discriminator's rate over the generator's, where both were swept together.
+        curves: each swept player's curve, the generator's first.
+        ratio: the discriminator's rate over the generator's, if both were swept together.
 
     Attributes:
-        curves: as given, by player.
+        curves: the curves, by player.
     """
 
     def __init__(self, curves: Mapping[str, LRCurve], ratio: float | None = None) -> None:
@@ -29,22 +29,22 @@ class LRRangeTest:
 
     @property
     def results(self) -> dict[str, list[float]]:
-        """``{"lr": […], "loss": […]}`` of the first player; a second one's as ``discriminator_lr`` and ``…_loss``."""
+        """``{"lr": […], "loss": […]}`` of the first player; of a second, ``discriminator_lr`` and ``…_loss``."""
         first, *others = self.curves.values()
         return first.results | {f"{c.player}_{key}": value for c in others for key, value in c.results.items()}
 
     def suggestion(
         self, skip_begin: int = 10, skip_end: int = 1, method: Method = DEFAULT_METHOD, quiet: bool = False
     ) -> float | None:
-        """Return the first player's learning rate; see :meth:`LRCurve.suggestion` for the arguments."""
+        """Return the first player's learning rate; the arguments are those of ``LRCurve.suggestion``."""
         return next(iter(self.suggestions(skip_begin, skip_end, method, quiet).values()))
 
     def suggestions(
         self, skip_begin: int = 10, skip_end: int = 1, method: Method = DEFAULT_METHOD, quiet: bool = False
     ) -> dict[str, float | None]:
-        """Return each player's learning rate, ``None`` where its curve suggests none.
+        """Return each player's learning rate, ``None`` if its curve suggests none.
 
-        Of two swept together the more cautious one decides, and the ratio stays.
+        If both were swept together, the lower suggestion decides, and the ratio stays.
         """
         found = {name: curve.suggestion(skip_begin, skip_end, method, quiet) for name, curve in self.curves.items()}
         if self.ratio is None:
@@ -54,7 +54,7 @@ class LRRangeTest:
         return {name: None if common is None else common * scale for name, scale in scales.items()}
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
-        """Yield a table: a head, then a row for each update of each player."""
+        """Yield a table: a header, then a row for each update of each player."""
         yield "player", "lr", "loss", "smoothed"
         for curve in self.curves.values():
             yield from zip([curve.player] * len(curve.lr), curve.lr, curve.raw, curve.loss, strict=True)
@@ -69,9 +69,9 @@ class LRRangeTest:
         """Draw loss against learning rate, the players side by side.
 
         Args:
-            suggest: mark what each method suggests, and the range to cycle in.
-            show: open a window with it.
-            ax: where to draw: axes, one for each player; ``None``: a new figure.
+            suggest: mark each method's suggestion, and the range to cycle in.
+            show: open a window that shows the figure.
+            ax: the axes to draw in, one for each player; ``None``: a new figure.
 
         Returns:
             The figure.
@@ -89,8 +89,8 @@ class LRRangeTest:
         return axes[0].figure
 
 
-# Told apart by shape as well as colour, so that they can be read in print.
-_MARKS = {
+# They differ in shape as well as colour, for print in black and white.
+_MARKERS = {
     "steepest": ("v", "C1"),
     "steep": ("^", "C5"),
     "valley": ("o", "C3"),
@@ -98,7 +98,7 @@ _MARKS = {
     "minimum": ("D", "C4"),
     "edge": ("*", "C6"),
 }
-_NAMES = {"minimum": "minimum / 10"}
+_LABELS = {"minimum": "minimum / 10"}
 
 
 def _draw(curve: LRCurve, ax: "Axes", chosen: float | None, suggest: bool) -> None:
@@ -127,7 +127,9 @@ def _draw(curve: LRCurve, ax: "Axes", chosen: float | None, suggest: bool) -> No
     if suggest:
         _mark(curve, ax, chosen)
     ax.set(xlabel=f"{curve.player}'s learning rate", ylabel=curve.monitor)
-    ax.set_title(f"{curve.player}: the test ended as {curve.ended}" if curve.ended else curve.player, fontsize="medium")
+    ax.set_title(
+        f"{curve.player}: the test ended because {curve.ended}" if curve.ended else curve.player, fontsize="medium"
+    )
     ax.grid(alpha=0.3)
     ax.legend(fontsize="small")
 
@@ -136,9 +138,9 @@ def _mark(curve: LRCurve, ax: "Axes", chosen: float | None) -> None:
     for method, rate in curve.suggestions().items():
         if rate is None:
             continue
-        marker, color = _MARKS[method]
+        marker, color = _MARKERS[method]
         at = min(range(len(curve.lr)), key=lambda i: abs(math.log(curve.lr[i] / rate)))
-        name = _NAMES.get(method, method)
+        name = _LABELS.get(method, method)
         label = f"{name}: {rate:.2g}" + (" (suggested)" if rate == chosen else "")
         size = 11 if rate == chosen else 7
         ax.plot(rate, curve.loss[at], marker, color=color, markersize=size, markeredgecolor="k", label=label)

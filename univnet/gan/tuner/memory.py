@@ -1,7 +1,7 @@
-"""How much memory there is to train in, how much processes take (from Linux's /proc), and what running out looks like.
+"""How much memory is free, how much processes use (from Linux's /proc), and which errors mean that it ran out.
 
 A *budget* is bytes of main memory for a training process and its loader workers together: what is in use already,
-shared libraries included, and what training adds.
+shared libraries included, plus what training adds.
 """
 
 import re
@@ -11,15 +11,15 @@ from pathlib import Path
 
 import torch
 
-RESERVE = 0.1  # share of the free memory that the default budget leaves alone
+RESERVE = 0.1  # share of the free memory that the default budget does not use
 _KIB = 1024
 
 
 def default_budget(processes: int = 1, root: Path = Path("/")) -> int:
-    """Return what this process holds and 90 % of what is free, shared out among ``processes`` such processes, in bytes.
+    """Return what this process uses plus 90 % of the free memory, divided by ``processes``, in bytes.
 
-    Free is what the machine can give, or what the cgroup's limit leaves (version 1 or 2, with those above it) if that
-    is less. What the kernel can take back, it counts as free.
+    The free memory is the machine's, or what the limits of the cgroup (version 1 or 2) and its parents leave if that is
+    less. Memory that the kernel can reclaim counts as free.
     """
     free = min([_available(root), *_cgroup_free(root)])
     return usage(root / "proc/self").total + int(free * (1 - RESERVE) / processes)
@@ -31,7 +31,7 @@ def _available(root: Path) -> int:
 
 
 def _cgroup_free(root: Path) -> Iterator[int]:
-    """Yield what each memory cgroup that this process is in leaves free, where it has a limit."""
+    """Yield the free bytes of each memory cgroup of this process that has a limit."""
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":  # version 2
@@ -42,11 +42,11 @@ def _cgroup_free(root: Path) -> Iterator[int]:
             continue
         top = root / mount
         folder = top / path.strip("/")
-        # A container may see a path of the host's, of which only the top is here.
+        # In a container the path may be the host's, of which only the top exists here.
         for each in [folder, *(parent for parent in folder.parents if parent.is_relative_to(top))]:
-            most, now = _read(each / limit).strip(), _read(each / used).strip()
-            if most.isdecimal() and now.isdecimal():
-                yield max(0, int(most) - int(now) + _inactive_file(each))
+            most, in_use = _read(each / limit).strip(), _read(each / used).strip()
+            if most.isdecimal() and in_use.isdecimal():
+                yield max(0, int(most) - int(in_use) + _inactive_file(each))
 
 
 def _inactive_file(folder: Path) -> int:
@@ -56,13 +56,13 @@ def _inactive_file(folder: Path) -> int:
 
 @dataclass(frozen=True)
 class Usage:
-    """Bytes of main memory of one process.
+    """Main memory of one process, in bytes.
 
     Attributes:
-        anonymous: of its own, shared memory included.
-        files: of files that it maps, such as shared libraries.
-        data: what it has asked for, touched or not: what ``RLIMIT_DATA`` limits.
-        peak: the most that ``anonymous`` and ``files`` have come to together.
+        anonymous: its own memory, shared memory included.
+        files: mapped files, such as shared libraries.
+        data: requested memory, used or not, which ``RLIMIT_DATA`` limits.
+        peak: the largest sum of ``anonymous`` and ``files`` so far.
     """
 
     anonymous: int
@@ -72,15 +72,15 @@ class Usage:
 
     @property
     def total(self) -> int:
-        """What it occupies."""
+        """The resident memory: ``anonymous`` plus ``files``."""
         return self.anonymous + self.files
 
 
 def usage(process: Path) -> Usage:
-    """Return what the process of this folder in /proc occupies.
+    """Return the memory of the process with this folder in /proc.
 
     Raises:
-        ProcessLookupError: there is no such process any more.
+        ProcessLookupError: if the process has ended.
     """
     fields = dict(line.split(":", 1) for line in _read(process / "status").splitlines() if ":" in line)
     if "VmRSS" not in fields:
@@ -92,14 +92,14 @@ def usage(process: Path) -> Usage:
 
 
 def private(process: Path) -> int:
-    """Return the bytes that only the process of this folder in /proc occupies: of a forked one, what it added."""
+    """Return the bytes that the process with this folder in /proc does not share; for a fork, those it added."""
     lines = _read(process / "smaps_rollup").splitlines()[1:]
     fields = dict(line.split(":", 1) for line in lines)
     return sum(int(fields[name].split()[0]) * _KIB for name in ("Private_Clean", "Private_Dirty") if name in fields)
 
 
 def descendants(process: Path) -> Iterator[Path]:
-    """Yield the folders in /proc of the processes that the one of this folder has started, and that they have."""
+    """Yield the folders in /proc of all child processes, and of theirs, of the process with this folder."""
     for task in process.glob("task/*/children"):
         for child in _read(task).split():
             folder = process.parent / child
@@ -108,21 +108,21 @@ def descendants(process: Path) -> Iterator[Path]:
 
 
 def _read(path: Path) -> str:
-    """Return a file's text; that of a file that is not there, or whose process has ended, is empty."""
+    """Return a file's text; empty if the file does not exist or its process has ended."""
     try:
         return path.read_text()
     except OSError:
         return ""
 
 
-# What running out of memory looks like: by type, by message, and wrapped in other errors.
+# Errors that mean that memory ran out: by type, by message, or wrapped in other errors.
 _TYPES = (torch.OutOfMemoryError, MemoryError)
 _MESSAGES = re.compile(
     r"""
     out\ of\ memory                                        # CUDA, HIP, MPS and XPU allocators, and their drivers
     | (CUBLAS|HIPBLAS|ROCBLAS|CUDNN|MIOPEN|CUFFT|CUSOLVER|CUSPARSE|NCCL)_?STATUS_ALLOC_?FAILED
     | CUFFT_ALLOC_FAILED | ROCBLAS_STATUS_MEMORY_ERROR | MIOPENSTATUSALLOCFAILED
-    | CUDNN_STATUS_NOT_SUPPORTED                           # also what cuDNN says of a tensor too large for it
+    | CUDNN_STATUS_NOT_SUPPORTED                           # also if a tensor is too large for cuDNN
     | CUDNN_STATUS_INTERNAL_ERROR_\w*ALLOCATION_FAILED
     | unable\ to\ find\ an\ engine\ to\ execute\ this\ computation  # no convolution's workspace fits
     | MPS\ backend\ out\ of | Insufficient\ Memory\ \(.*kIOGPU
@@ -138,14 +138,14 @@ _MESSAGES = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE | re.DOTALL,
 )
-# What oneDNN and OpenMP say of other troubles, too.
+# Messages of oneDNN and OpenMP that can have other causes, too.
 _AMBIGUOUS = re.compile(r"could not (create|execute) a|resource temporarily unavailable|mkldnn|onednn", re.IGNORECASE)
 
 
 def is_out_of_memory(error: BaseException, scarce: bool = False) -> bool:
-    """Whether ``error``, or one that it was raised from or in place of, says that memory ran out.
+    """Whether ``error``, or an error in its chain of causes and contexts, says that memory ran out.
 
-    Where memory is known to have been ``scarce``, messages count that can have other causes.
+    If memory is known to have been ``scarce``, messages that can have other causes count, too.
     """
     seen: set[int] = set()
     errors: list[BaseException | None] = [error]
@@ -165,6 +165,6 @@ def is_out_of_memory(error: BaseException, scarce: bool = False) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """Return the error's first line, for a table."""
+    """Return the first line of the error's message, for a table."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

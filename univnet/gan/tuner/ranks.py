@@ -1,7 +1,7 @@
-"""Let each rank of a distributed run train by itself for a while, and compare notes afterwards.
+"""Let each rank of a distributed run train by itself, and exchange results afterwards.
 
-A rank that runs out of memory within a step would leave the others waiting for its gradients. So no rank talks to
-another during a trial; what they found is exchanged between trials, when all are well.
+If a rank ran out of memory within a step, the others would wait for its gradients for ever. So the ranks do not
+communicate during a trial; they exchange results between trials.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ from univnet.gan.lightning_internals import hidden_group, starts_ranks_per_fit
 def alone(trainer: Trainer) -> Iterator[None]:
     """Let ``trainer`` train on this rank's share of the data without the other ranks.
 
-    The process group is hidden meanwhile, so that nobody can wait for them.
+    The process group is hidden inside this context, so that nothing can wait for another rank.
     """
     if not isinstance(trainer.strategy, DDPStrategy):
         yield
@@ -30,17 +30,17 @@ def alone(trainer: Trainer) -> Iterator[None]:
 
 
 def on_all_ranks(trainer: Trainer, function: Callable[[], Any]) -> Any:
-    """Return ``function()``, started on every rank that ``trainer`` trains on, with a process group to talk in.
+    """Return ``function()``, started on every rank that ``trainer`` trains on, with a process group.
 
     Raises:
-        MisconfigurationException: the ranks are processes that last no longer than one ``fit``.
+        MisconfigurationException: if the ranks are processes that only last for one ``fit``.
     """
     strategy = trainer.strategy
     if not isinstance(strategy, DDPStrategy):
         return function()
     if starts_ranks_per_fit(strategy):
         raise MisconfigurationException(
-            "strategies that spawn or fork their ranks lose what is set in them: use strategy=ddp"
+            "strategies that spawn or fork their ranks would lose the result: use strategy=ddp"
         )
 
     def run() -> Any:
@@ -51,7 +51,7 @@ def on_all_ranks(trainer: Trainer, function: Callable[[], Any]) -> Any:
 
 
 def of_all_ranks(trainer: Trainer, mine: Any) -> list[Any]:
-    """Return what every rank gives, in the order of ranks; all must call it."""
+    """Return every rank's ``mine``, in the order of ranks; all ranks must call it."""
     if not isinstance(trainer.strategy, DDPStrategy):
         return [mine]
     everyone: list[Any] = [None] * trainer.world_size

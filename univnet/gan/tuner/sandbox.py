@@ -1,8 +1,8 @@
-"""Fit a copy of a module with the trainer at hand, and leave no trace: how both finders try things out.
+"""Fit a copy of a module with the user's trainer, and restore everything afterwards: both finders use it.
 
-The copy has weights, buffers, gradients, players and attributes of its own, so the module itself is never touched. The
-trainer is lent to it with loops, callbacks and loggers of their own. What is left to put back is little: attributes,
-random numbers and signal handlers. It is put back whatever happens, and nothing is written to disk meanwhile.
+The copy has its own weights, buffers, gradients, players and attributes, so the module itself never changes. For the
+trial the trainer gets other loops, callbacks and loggers. Its attributes, random numbers and signal handlers are always
+restored, and nothing is written to disk.
 """
 
 import copy
@@ -37,36 +37,36 @@ def trial(
     val_dataloaders: Any = None,
     datamodule: LightningDataModule | None = None,
 ) -> Iterator[GANModule]:
-    """Lend ``trainer`` for fits of the copy of ``model`` that is yielded, with ``callbacks`` in place of its own.
+    """Yield a copy of ``model`` to fit with ``trainer``, which has ``callbacks`` instead of its own.
 
-    Inside, ``trainer`` has the options it was made with, goes on from the updates it has made, validates nothing before
-    training, and logs nowhere. Afterwards it, ``model``, the data, random numbers and signal handlers are as before.
+    Inside, ``trainer`` keeps its options and the number of updates made, skips sanity validation and logs nothing.
+    Afterwards it, ``model``, the data, random numbers and signal handlers are as before.
 
     Raises:
-        KeyboardInterrupt: on Ctrl-C, where Lightning would end the process.
-        MisconfigurationException: where ``trainer`` cannot train two players.
-        ValueError: where the module cannot be copied.
+        KeyboardInterrupt: on Ctrl-C, for which Lightning would end the process.
+        MisconfigurationException: if ``trainer`` cannot train two players.
+        ValueError: if the module cannot be copied.
     """
     refuse_one_optimizer_techniques(trainer)
     with ExitStack() as stack:
-        stack.callback(garbage_collection_cuda)  # last of all, when nothing refers to the copy any more
+        stack.callback(garbage_collection_cuda)  # runs last, when nothing refers to the copy any more
         for thing in (*parts_with_state(trainer), *_parts(datamodule, train_dataloaders, val_dataloaders)):
-            stack.enter_context(_kept(thing))
-        stack.enter_context(_kept_scaler(trainer.precision_plugin))
-        stack.enter_context(_kept_signals())
+            stack.enter_context(_restored(thing))
+        stack.enter_context(_restored_scaler(trainer.precision_plugin))
+        stack.enter_context(_restored_signals())
         stack.enter_context(preserved())
         _set_up(trainer, callbacks)
         own_hyperparameters(datamodule)
         try:
             yield _copy(model)
-        except SystemExit as leaving:  # Lightning's answer to Ctrl-C
+        except SystemExit as leaving:  # Lightning raises it on Ctrl-C
             if trainer.interrupted:
                 raise KeyboardInterrupt from leaving
             raise
 
 
 def _set_up(trainer: Trainer, callbacks: Iterable[Callback]) -> None:
-    """Give ``trainer`` loops, callbacks, logs and a state apart from its own."""
+    """Give ``trainer`` new loops, callbacks, loggers and a new state."""
     start_from_fresh_loops(trainer)
     trainer.state, trainer.should_stop = TrainerState(), False
     trainer.callbacks = list(callbacks)  # type: ignore[attr-defined]
@@ -80,8 +80,8 @@ def _copy(model: GANModule) -> GANModule:
         twin = copy.deepcopy(model)
     except (RuntimeError, TypeError, NotImplementedError) as error:
         raise ValueError(
-            f"{type(model).__name__} cannot be copied, and only a copy of it is tried ({error}): keep no tensor with "
-            f"a graph and no open file or lock on the module, and use torch.nn.utils.parametrizations for weight norm"
+            f"{type(model).__name__} cannot be copied, but trials need a copy ({error}): keep no tensor with a graph, "
+            f"no open file and no lock on the module, and use torch.nn.utils.parametrizations for weight norm"
         ) from error
     for parameter, original in zip(twin.parameters(), model.parameters(), strict=True):
         parameter.grad = None if original.grad is None else original.grad.clone()
@@ -90,7 +90,7 @@ def _copy(model: GANModule) -> GANModule:
 
 
 def _parts(*roots: Any) -> list[Any]:
-    """Return the data modules and loaders in ``roots``, with the samplers of the loaders."""
+    """Return the data modules and loaders in ``roots``, and the loaders' samplers."""
     parts: list[Any] = []
     for root in roots:
         if isinstance(root, Mapping):
@@ -106,8 +106,8 @@ def _parts(*roots: Any) -> list[Any]:
 
 
 @contextmanager
-def _kept(thing: Any) -> Iterator[None]:
-    """Put the attributes of ``thing`` back, and the states of the random number generators among them."""
+def _restored(thing: Any) -> Iterator[None]:
+    """Restore the attributes of ``thing`` after this context, and the states of generators among them."""
     attributes = dict(vars(thing))
     states = [(each, each.get_state()) for each in attributes.values() if isinstance(each, torch.Generator)]
     try:
@@ -121,7 +121,7 @@ def _kept(thing: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _kept_scaler(plugin: Any) -> Iterator[None]:
+def _restored_scaler(plugin: Any) -> Iterator[None]:
     scaler: GradScaler | None = getattr(plugin, "scaler", None)
     state = scaler.state_dict() if scaler else {}
     try:
@@ -132,7 +132,7 @@ def _kept_scaler(plugin: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _kept_signals() -> Iterator[None]:
+def _restored_signals() -> Iterator[None]:
     handlers = {number: signal.getsignal(number) for number in _SIGNALS}
     try:
         yield

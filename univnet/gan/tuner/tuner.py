@@ -1,4 +1,4 @@
-"""What to find out before training: learning rates and the batch size."""
+"""Find learning rates and the batch size before training."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,27 +29,28 @@ class LRFindOptions:
     """How to test a range of learning rates.
 
     Args:
-        optimizer: whose rate is swept: "generator", "discriminator", "both" one after the other (the second at the
-            rate just found), "joint" for both together at a fixed ratio, or "grid" for every pair of a few rates.
+        optimizer: whose rate is swept: "generator", "discriminator", "both" one after the other (the second with the
+            first at the rate just found), "joint" for both together at a fixed ratio, or "grid" for every pair of a few
+            rates.
         min_lr: the first learning rate.
-        max_lr: the last.
-        num_training: updates of the swept player, one at each rate; of each pair of rates in a grid.
+        max_lr: the last learning rate.
+        num_training: updates of the swept player, one at each rate; in a grid, updates at each pair of rates.
         mode: equal ratios ("exponential") or differences ("linear") between the rates.
-        early_stop_threshold: end where the smoothed loss is this many times the best; ``None`` (null in YAML): do not.
-        monitor: the logged term to watch, such as generator/adversarial, or a mapping of one for each player. Of two
-            players, a single one is the watched term of the player whose name it begins with. Default: the module's
+        early_stop_threshold: end when the smoothed loss is this many times the lowest; ``None`` (null in YAML): do not.
+        monitor: the logged term to watch, such as generator/adversarial, or a mapping with one for each player. If
+            two players are swept, a single term is for the player whose name it begins with. Default: the module's
             ``watched``, for a UnivNet generator/stft and discriminator/loss.
         rates: the learning rates to test, instead of ``min_lr`` to ``max_lr``.
         ratio: the discriminator's rate over the generator's in a joint test; default: as configured.
-        repeats: tests from the same weights with other random numbers, of which the curve is the mean.
-        smoothing: weight of a neighbour in the smoothed curve, for each point that it is away; 0 to below 1.
-        collapse: when the discriminator's test ends because it has won.
-        validation_batches: watch the loss on so many validation batches after each update, instead of training's.
-        suggest: the method by which the rates are read off the curves.
-        grid_size: rates of each player in a grid.
+        repeats: number of tests, from the same weights with other random numbers; the curve is their mean.
+        smoothing: weight of a neighbour in the smoothed curve, to the power of its distance in points; 0 to below 1.
+        collapse: when the discriminator counts as collapsed, which ends its test.
+        validation_batches: watch the loss on this many validation batches after each update, not the training loss.
+        suggest: the method that chooses the rates from the curves.
+        grid_size: number of rates of each player in a grid.
 
     Raises:
-        ValueError: naming every option that is out of range.
+        ValueError: if options are out of range; it names all of them.
     """
 
     optimizer: Optimizer = "generator"
@@ -83,13 +84,13 @@ class LRFindOptions:
         one_of("optimizer", get_args(Optimizer))
         one_of("mode", get_args(Mode))
         if self.rates is None:
-            said = f"the rates must be 0 < min_lr < max_lr, got {self.min_lr!r} and {self.max_lr!r}"
-            mistakes.unless(0 < self.min_lr < self.max_lr, said)
+            rule = f"the rates must be 0 < min_lr < max_lr, got {self.min_lr!r} and {self.max_lr!r}"
+            mistakes.unless(0 < self.min_lr < self.max_lr, rule)
         else:
-            said = f"rates must be at least one learning rate above 0, got {list(self.rates)}"
-            mistakes.unless(len(self.rates) > 0 and min(self.rates) > 0, said)
-        of_a_pair = self.optimizer == "grid"  # the updates at one pair of rates; else one for each rate
-        least = {"num_training": 1 if of_a_pair else 2, "repeats": 1, "validation_batches": 0, "grid_size": 2}
+            rule = f"rates must be at least one learning rate above 0, got {list(self.rates)}"
+            mistakes.unless(len(self.rates) > 0 and min(self.rates) > 0, rule)
+        grid = self.optimizer == "grid"  # there num_training is for one pair of rates, otherwise for all rates
+        least = {"num_training": 1 if grid else 2, "repeats": 1, "validation_batches": 0, "grid_size": 2}
         for name, smallest in least.items():
             value = getattr(self, name)
             mistakes.unless(value >= smallest, f"{name} must be at least {smallest}, got {value!r}")
@@ -98,7 +99,7 @@ class LRFindOptions:
         one_of("suggest", METHODS)
 
     def points(self) -> list[float]:
-        """Return the learning rates to test; in a grid, those of each player."""
+        """Return the learning rates to test; in a grid, each player's."""
         if self.rates is not None:
             return list(self.rates)
         number = self.grid_size if self.optimizer == "grid" else self.num_training
@@ -106,13 +107,13 @@ class LRFindOptions:
 
 
 class Tuner:
-    """Find learning rates and the batch size of a :class:`~univnet.gan.GANModule`, as Lightning's ``Tuner`` does.
+    """Find learning rates and the batch size of a ``GANModule``, like Lightning's ``Tuner`` for one optimizer.
 
     Args:
-        trainer: the trainer that is to train the module; both are as before after every search, but for what was found.
+        trainer: the trainer for the module. A search changes neither, apart from setting what it found.
 
     Attributes:
-        batch_size_search: how the last batch size was found: the sizes tried, a table, a plot; ``None`` before.
+        batch_size_search: the last batch-size search: the sizes tried, a table, a plot; ``None`` before the first.
     """
 
     def __init__(self, trainer: Trainer) -> None:
@@ -140,29 +141,30 @@ class Tuner:
     ) -> int | None:
         """Find the batch size that fits into memory, or trains fastest; set it and return it.
 
-        The first thirteen arguments are Lightning's. How it was found is in :attr:`batch_size_search`. Nothing else
-        changes; on several ranks all find the same.
+        The first thirteen arguments are Lightning's. ``batch_size_search`` then shows how it was found. Nothing else
+        changes; on several ranks all find the same size.
 
         Args:
-            model: the module to train. Its ``on_batch_size_trial`` begins what would begin late in training.
-            train_dataloaders: not to be given (but for a data module): their size could not be changed.
-            val_dataloaders: not to be given.
-            dataloaders: not to be given.
+            model: the module to train. Its ``on_batch_size_trial`` begins what normally begins late in training.
+            train_dataloaders: a data module or ``None``: a loader's batch size could not be changed.
+            val_dataloaders: must be ``None``.
+            dataloaders: must be ``None``.
             datamodule: as in ``Trainer.fit``.
-            method: only ``"fit"``.
+            method: must be ``"fit"``.
             batch_arg_name: the attribute or hyperparameter to set, on the model, the data module or both.
 
-        All other arguments are the fields of :class:`~univnet.gan.tuner.batch_size.BatchSizeOptions`, and described
-        there. With ``target_batch``, the micro-batches to accumulate are ``batch_size_search.accumulate``.
+        All other arguments are fields of ``BatchSizeOptions``, which describes them. With ``target_batch``, the
+        micro-batches to accumulate are ``batch_size_search.accumulate``.
 
         Returns:
-            The size, or ``None`` with ``fast_dev_run``.
+            The size; ``None`` with ``fast_dev_run``.
 
         Raises:
-            MisconfigurationException: loaders were given; there is nothing to set, or places that disagree; the loaders
-                do not use it; the trainer has a ``BatchSizeFinder`` callback, or a strategy that cannot take part.
-            ValueError: naming every argument that is out of range.
-            MemoryError: not even the smallest size fits.
+            MisconfigurationException: if loaders were given; if there is no such attribute or hyperparameter, or
+                several with different values; if the loaders do not use it; if the trainer has a ``BatchSizeFinder`` or
+                a strategy that is not supported.
+            ValueError: if arguments are out of range; it names all of them.
+            MemoryError: if not even the smallest size fits.
         """
         options = BatchSizeOptions(
             mode, steps_per_trial, init_val, max_trials, margin, max_val, target_batch, memory_budget
@@ -173,7 +175,7 @@ class Tuner:
             raise ValueError(f"method {method!r} is invalid: the batch size is that of training, method='fit'")
         if any(loaders is not None for loaders in (train_dataloaders, val_dataloaders, dataloaders)):
             raise MisconfigurationException(
-                "the batch-size finder cannot be used with dataloaders passed directly, as it could not change them: "
+                "the batch-size finder cannot be used with dataloaders passed directly, because it cannot change them: "
                 "give a data module, or define train_dataloader() on the model"
             )
         if self._trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -218,24 +220,24 @@ class Tuner:
             model: the module to tune.
             train_dataloaders: as in ``Trainer.fit``.
             val_dataloaders: as in ``Trainer.fit``.
-            dataloaders: not to be given.
+            dataloaders: must be ``None``.
             datamodule: as in ``Trainer.fit``.
-            method: only ``"fit"``.
-            update_attr: set the rates found on the module (its attribute or hyperparameter).
-            attr_name: the attribute's name, default ``generator_lr`` or ``discriminator_lr``; for two players a
-                mapping of both.
+            method: must be ``"fit"``.
+            update_attr: set the module's attributes or hyperparameters to the rates found.
+            attr_name: the attribute's name; default: ``generator_lr`` or ``discriminator_lr``. For two players, a
+                mapping with both.
             ckpt_path: a checkpoint to start from.
 
-        All other arguments are the fields of :class:`LRFindOptions`, and described there.
+        All other arguments are fields of ``LRFindOptions``, which describes them.
 
         Returns:
-            The curves, or the grid; ``None`` under ``fast_dev_run``.
+            The curves, or the grid; ``None`` with ``fast_dev_run``.
 
         Raises:
-            MisconfigurationException: for arguments that do not fit together.
-            ValueError: naming the arguments that are out of range; where the player makes no updates yet (``"both"``
-                warns, and returns the generator's curve).
-            AttributeError: where ``update_attr`` has nothing to set.
+            MisconfigurationException: if arguments do not fit together.
+            ValueError: if arguments are out of range (it names all of them), or if the player makes no updates yet
+                (``"both"`` then warns and returns the generator's curve).
+            AttributeError: if the module has no attribute or hyperparameter to set.
         """
         options = LRFindOptions(
             optimizer=optimizer,
@@ -261,7 +263,7 @@ class Tuner:
         mistakes = Mistakes("Tuner.lr_find")
         mistakes.unless(
             isinstance(model, GANModule),
-            f"{type(model).__name__} is no univnet.gan.GANModule: Lightning's own Tuner serves models of one optimizer",
+            f"{type(model).__name__} is no univnet.gan.GANModule: use Lightning's Tuner for models of one optimizer",
         )
         mistakes.unless(
             method == "fit" and dataloaders is None,
@@ -295,7 +297,7 @@ class Tuner:
             second = replace(sweep, players=("discriminator",), fixed={} if rate is None else {"generator": rate})
             try:
                 found = LRRangeTest(first.curves | range_test(trainer, model, second, data, repeats).curves)
-            except RestingError as error:  # what has been found stays found
+            except RestingError as error:  # keep the first result
                 rank_zero_warn(str(error))
                 found = first
         else:
@@ -310,13 +312,15 @@ class Tuner:
 def _attributes(model: GANModule, players: Sequence[str], attr_name: str | Mapping[str, str]) -> dict[str, str]:
     if isinstance(attr_name, str):
         if attr_name and len(players) > 1:
-            raise MisconfigurationException("two learning rates are looked for: give attr_name as a mapping of both")
+            raise MisconfigurationException(
+                "there are two learning rates to set: give attr_name as a mapping with both"
+            )
         attr_name = {players[0]: attr_name} if attr_name else {}
     names = {player: attr_name.get(player, f"{player}_lr") for player in players}
     if missing := [name for name in names.values() if not lightning_hasattr(model, name)]:
         raise AttributeError(
-            f"{type(model).__name__} has no attribute or hyperparameter {' and no '.join(missing)} to set: name the "
-            f"one that its optimizer reads by attr_name, or give update_attr=False"
+            f"{type(model).__name__} has no attribute or hyperparameter {' and no '.join(missing)} to set: give "
+            f"the name that its optimizer reads as attr_name, or set update_attr=False"
         )
     return names
 

@@ -126,7 +126,7 @@ def _heads(measures: Sequence[Measure], *first: str) -> str:
     heads = "".join(f"<th>{escape(each)}</th>" for each in first)
     for each in measures:
         arrow = "↑" if each.better == "higher" else "↓"
-        heads += f'<th title="{escape(each.source)}">{escape(each.title)} {arrow}</th>'
+        heads += f'<th title="{escape(each.source)}">{escape(each.title)}&nbsp;{arrow}</th>'
     return f"<thead><tr>{heads}</tr></thead>"
 
 
@@ -204,7 +204,7 @@ def _histograms(results: Results, colors: Mapping[str, str]) -> str:
 def _utterance(
     results: Results, utterance: str, clips: Mapping[tuple[str, str], Clip], codec: str, colors: Mapping[str, str]
 ) -> str:
-    told = [each for each in results.measures if each.name in ("pesq", "mstft", "mcd", "distillmos")][:3]
+    told = [each for each in results.measures if each.name in ("mstft", "pesq", "distillmos", "mcd")][:2]
     figures = ""
     for name in results.names:
         if (clip := clips.get((utterance, name))) is None:

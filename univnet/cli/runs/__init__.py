@@ -1,0 +1,1 @@
+"""What surrounds a training run of the command line. Import from the modules."""

@@ -1,0 +1,62 @@
+"""Loader processes that die are told of where the next batch is waited for.
+
+torch raises the error in whatever the main process is doing when a worker dies: in the middle of an update, or of
+writing a log. There the state of training cannot be saved any more; where a batch is waited for, it can.
+"""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+from torch.utils.data._utils import signal_handling
+
+_CHILD = getattr(signal, "SIGCHLD", None)  # Windows has none
+
+
+class _Watch:
+    """Takes the place of torch's handler of SIGCHLD."""
+
+    waiting = False  # for a batch
+    before: Any = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.waiting:
+            signal_handling._error_if_any_worker_fails()
+        if callable(self.before):
+            self.before(number, frame)
+
+
+_watch = _Watch()
+
+
+def _put_in_place() -> None:
+    """Take over from torch's handler, or come before it: it is set once in a process, by the first loader."""
+    if _CHILD is None or threading.current_thread() is not threading.main_thread():
+        return
+    if (now := signal.getsignal(_CHILD)) is not _watch:
+        torchs = getattr(now, "__module__", None) == signal_handling.__name__
+        _watch.before = None if torchs else now
+        signal.signal(_CHILD, _watch)
+        signal_handling._SIGCHLD_handler_set = True
+
+
+def batches_of(iterate: Callable[[], Iterator[Any]]) -> Iterator[Any]:
+    """Yield the batches of the iterator that ``iterate`` makes, which may start worker processes.
+
+    Raises:
+        RuntimeError: a worker has died; raised while a batch is waited for, and nowhere else.
+    """
+    _put_in_place()
+    batches = iterate()
+    while True:
+        _watch.waiting = True
+        try:
+            signal_handling._error_if_any_worker_fails()
+            batch = next(batches)
+        except StopIteration:
+            return
+        finally:
+            _watch.waiting = False
+        yield batch
