@@ -10,6 +10,7 @@ import faulthandler
 import logging
 import multiprocessing
 import os
+import resource
 import signal
 import socket
 import sys
@@ -62,6 +63,7 @@ class Plan:
     stop_early: bool = False
     elsewhere: bool = False  # $TMPDIR on another file system
     precision: str = "32-true"
+    room: int | None = None  # bytes that any one file may have
 
     @classmethod
     def drawn(cls, draw: Random) -> "Plan":
@@ -143,7 +145,15 @@ def _strike_at_files(blow: Blow, folder: Path) -> None:
     sys.addaudithook(hook)
 
 
-def train(folder: Path, plan: Plan, blow: Blow | None = None, strategy: Any = "auto", **options: Any) -> None:
+def train(
+    folder: Path,
+    plan: Plan,
+    blow: Blow | None = None,
+    strategy: Any = "auto",
+    watch: Callback | None = None,
+    every: int = 4,
+    **options: Any,
+) -> None:
     """Train to the end, from the newest whole checkpoint in ``folder`` if there is one."""
     seed_everything(5, verbose=False)
     make = plateaus if plan.plateaus else schedulers
@@ -166,8 +176,9 @@ def train(folder: Path, plan: Plan, blow: Blow | None = None, strategy: Any = "a
         *([StochasticWeightAveraging(5e-3, swa_epoch_start=1)] if "swa" in plan.averages else []),
         *([EarlyStopping("val/l2", patience=1, min_delta=0.05)] if plan.stop_early else []),
         ModelCheckpoint(monitor="val/l2", filename="best", save_on_train_epoch_end=False, **how),
-        ModelCheckpoint(every_n_train_steps=4, filename="step_{step}", save_top_k=-1, **how),
+        ModelCheckpoint(every_n_train_steps=every, filename="step_{step}", save_top_k=-1, **how),
         LastCheckpoint(plan.save_every),
+        *([watch] if watch else []),
     ]
     if blow is not None and blow.where in HOOKS:
         callbacks.insert(0, Strike(blow))
@@ -206,6 +217,9 @@ def _child(folder: Path, plan: Plan, blow: Blow | None, rank: int, ranks: int, p
     faulthandler.dump_traceback_later(60)  # what a run that hangs waits for
     if plan.elsewhere and os.path.isdir("/dev/shm"):
         os.environ["TMPDIR"], tempfile.tempdir = "/dev/shm", None
+    if plan.room is not None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (plan.room, resource.RLIM_INFINITY))
     if ranks == 1:
         train(folder, plan, blow)
         return

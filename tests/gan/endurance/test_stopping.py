@@ -4,6 +4,7 @@ import os
 import signal
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,22 @@ def test_slurm_queues_the_job_again_once_all_is_saved(
     assert note.read_text().count("requeue") == 1
     assert start(tmp_path / "run", PLAN) == 0
     assert_same(leavings(tmp_path / "run"), whole(PLAN))
+
+
+@pytest.mark.parametrize("room", [60, 4000, 20_000])
+def test_a_full_disk_ends_the_run_and_loses_nothing(room: int, tmp_path: Path, whole: Callable) -> None:
+    """First the event file is too large, then a checkpoint is; what was written before is whole."""
+    folder = tmp_path / "run"
+    assert start(folder, PLAN, Blow(signal.SIGKILL, "on_micro_batch_end", 7)) == -9
+    last = folder / "checkpoints" / "last.ckpt"
+    before = last.read_bytes()
+    (folder / "said0.txt").rename(tmp_path / "said at first")
+    assert start(folder, replace(PLAN, room=room)) == 1
+    assert last.read_bytes() == before
+    assert not list(folder.rglob(".*partial"))
+    (folder / "said0.txt").unlink()
+    assert start(folder, PLAN) == 0
+    assert_same(leavings(folder), whole(PLAN))
 
 
 def test_hangups_stay_ignored_after_nohup(tmp_path: Path) -> None:
