@@ -38,10 +38,6 @@ def budget(more: int) -> int:
     return usage(ME).total + more * MIB
 
 
-def eat(mebibytes: int) -> Callable[[], int]:
-    return lambda: len([torch.ones(MIB // 4) for _ in range(mebibytes)])
-
-
 def test_the_result_comes_back_and_nothing_else() -> None:
     there: list[int] = []
     state = torch.get_rng_state()
