@@ -1,4 +1,4 @@
-"""Weights in plain form, without weight normalization, and to and from `transformers.UnivNetModel`."""
+"""Weights in plain form, without weight normalization, and to and from ``transformers.UnivNetModel``."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -37,11 +37,11 @@ def load_plain_state_dict(module: nn.Module, state_dict: Mapping[str, Tensor]) -
     """Load weights without weight normalization into a module with or without it.
 
     Args:
-        module: Any module whose weight-normalized parameters are called `weight`, as all of ours are.
-        state_dict: What `plain_state_dict` returns. The module's own state dict loads too.
+        module: Any module whose weight-normalized parameters are called ``weight``, as all of ours are.
+        state_dict: What ``plain_state_dict`` returns. The module's own state dict loads too.
 
     Raises:
-        ValueError: A filter is all zeros: weight normalization has no such weight. Call `remove_weight_norm` first.
+        ValueError: A filter is all zeros: weight normalization has no such weight. Call ``remove_weight_norm`` first.
         RuntimeError: Names or shapes do not fit (torch's own message, which lists them all).
     """
     state = dict(state_dict)
@@ -60,13 +60,13 @@ def load_plain_state_dict(module: nn.Module, state_dict: Mapping[str, Tensor]) -
 
 
 def to_transformers(generator: Generator) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Express a generator as `transformers.UnivNetModel`.
+    """Express a generator as ``transformers.UnivNetModel``.
 
     Returns:
-        Arguments of `UnivNetConfig`, and the state dict for `UnivNetModel(UnivNetConfig(**arguments))`.
+        Arguments of ``UnivNetConfig``, and the state dict for ``UnivNetModel(UnivNetConfig(**arguments))``.
 
     Raises:
-        ValueError: `noise_channels` and `predictor_channels` differ, where transformers knows one number for both.
+        ValueError: ``noise_channels`` and ``predictor_channels`` differ, where transformers knows one number for both.
     """
     config = generator.config
     if config["noise_channels"] != config["predictor_channels"]:
@@ -80,10 +80,10 @@ def to_transformers(generator: Generator) -> tuple[dict[str, Any], dict[str, Ten
 
 
 def from_transformers(source: Any, state_dict: Mapping[str, Tensor] | None = None) -> Generator:
-    """Build a (weight-normalized) generator from `transformers.UnivNetModel`.
+    """Build a (weight-normalized) generator from ``transformers.UnivNetModel``.
 
     Args:
-        source: The model; or, with `state_dict`, its `UnivNetConfig` or the mapping read from its `config.json`.
+        source: The model; or, with ``state_dict``, its ``UnivNetConfig`` or the mapping read from its ``config.json``.
         state_dict: The model's state dict, with or without weight normalization.
 
     Raises:
@@ -98,7 +98,7 @@ def from_transformers(source: Any, state_dict: Mapping[str, Tensor] | None = Non
 
 
 def generator_config(theirs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `Generator`'s arguments for what a `UnivNetConfig` holds.
+    """Return ``Generator``'s arguments for what a ``UnivNetConfig`` holds.
 
     Raises:
         ValueError: The blocks differ in kernel size or dilations, or are no lists.

@@ -83,7 +83,7 @@ class Vocoder(nn.Module):
 
     @classmethod
     def from_pretrained(cls, name: str | PathLike[str], revision: str | None = None) -> Self:
-        """Load what :meth:`save_pretrained` wrote, or a folder of ``transformers.UnivNetModel``.
+        """Load what ``save_pretrained`` wrote, or a folder of ``transformers.UnivNetModel``.
 
         Args:
             name: a folder, an ``OWNER/NAME`` of the Hugging Face hub, or ``"demo"``: the small vocoder in the
@@ -106,7 +106,7 @@ class Vocoder(nn.Module):
 
         Args:
             folder: made where missing; ``hf upload OWNER/NAME FOLDER`` publishes it.
-            about: added to :attr:`about`, such as ``{"data": "LibriTTS", "license": "cc-by-4.0"}``.
+            about: added to ``about``, such as ``{"data": "LibriTTS", "license": "cc-by-4.0"}``.
 
         Raises:
             ValueError: ``folder`` is a file, or ``about`` has what no card knows.
@@ -177,7 +177,7 @@ class Vocoder(nn.Module):
             yield audio
 
     def open_stream(self, seed: int | None = 0, chunk_frames: int = CHUNK_FRAMES) -> Stream:
-        """Return what :meth:`stream` uses, to ``push`` frames as they come and to ``flush`` at the end."""
+        """Return what ``stream`` uses, to ``push`` frames as they come and to ``flush`` at the end."""
         return Stream(self.generator, seed, EDGE_FRAMES, self.silence, chunk_frames)
 
     @property

@@ -26,6 +26,21 @@ def test_the_demo_learns_to_speak(
     assert list(folder.glob("events*"))
 
 
+def test_the_demo_goes_all_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same path as the slow test's, in two updates on one utterance."""
+    monkeypatch.chdir(ROOT)
+    small = {"max_steps": 2, "val_check_interval": 2, "limit_val_batches": 1, "enable_progress_bar": "false"}
+    options = [each for name, value in small.items() for each in (f"--trainer.{name}", str(value))]
+    options += ["--data.validation", "1", "--data.batch_size", "1", "--data.num_workers", "0"]
+    main(["demo", "--trainer.logger.init_args.save_dir", str(tmp_path), *options])
+    assert "Done: 2 generator updates." in capsys.readouterr().out
+    folder = tmp_path / "demo" / "version_0"
+    assert (folder / "checkpoints" / "best.ckpt").exists()
+    assert len(list((folder / "speech").glob("*.wav"))) == len(list((folder / "speech").glob("*.png"))) == 1
+
+
 def test_the_demo_needs_the_repository(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,6 @@
 """Damaged and hostile audio, tables and mels: taken, left out, or refused in one sentence; never a crash or a hang.
 
-``UNIVNET_MUTATIONS`` is the number of inputs, 300 by default.
+``UNIVNET_MUTATIONS`` is the number of inputs, 350 by default.
 """
 
 import resource

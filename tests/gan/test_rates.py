@@ -56,5 +56,5 @@ def test_schedules_and_averages_need_finite_rates() -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], 0.1)
     with pytest.raises(ValueError, match="max_lr, which must be finite"):
         CyclicalLR(optimizer, 1e-4, inf)
-    with pytest.raises(Exception, match="swa_lrs should be a positive float"):
+    with pytest.raises(Exception, match="swa_lrs must be a positive float"):
         StochasticWeightAveraging(inf)

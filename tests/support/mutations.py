@@ -1,11 +1,11 @@
-"""Damaged files: seeded changes of good ones. ``UNIVNET_MUTATIONS`` is how many, 300 by default."""
+"""Damaged files: seeded changes of good ones. ``UNIVNET_MUTATIONS`` is how many, 350 by default."""
 
 import os
 import struct
 
 import numpy as np
 
-COUNT = int(os.environ.get("UNIVNET_MUTATIONS", "300"))
+COUNT = int(os.environ.get("UNIVNET_MUTATIONS", "350"))
 EXTREMES = [struct.pack("<I", value) for value in (0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)] + [b"\xff" * 8, b"\0" * 8]
 
 

@@ -1,6 +1,6 @@
 """Log-mel-spectrograms of other software: what differs from ours, and the conversion where it is exact.
 
-How a mel was made is told by a :class:`MelFormat`. Its logarithm, floor, gain, filter normalization, framing and
+How a mel was made is told by a ``MelFormat``. Its logarithm, floor, gain, filter normalization, framing and
 statistics can be undone exactly; its bands, sizes and rate cannot.
 """
 
@@ -151,7 +151,7 @@ class MelFormat:
 
         Exact up to rounding, but for two things. Our magnitude is √(re² + im² + 1e-9): on speech our values are larger
         by up to 0.04 beside the floor and by less than 1e-3 above −8. And a centred format's frame t is analysed half
-        a hop earlier, so that the audio comes :meth:`delay` samples late.
+        a hop earlier, so that the audio comes ``delay`` samples late.
 
         Args:
             values: (…, n_mels, frames), or (…, frames, n_mels) where ``frames_first``.

@@ -28,7 +28,7 @@ class TruncatedAudioError(ValueError):
 class AudioReader:
     """An audio file, open for reading any part of it as mono float32 at one sample rate.
 
-    Parts equal those of the whole file resampled with `torchaudio.functional.resample` (to 1e-6; for a pair of rates
+    Parts equal those of the whole file resampled with ``torchaudio.functional.resample`` (to 1e-6; for a pair of rates
     without a small ratio, of float64 audio: there torchaudio's float32 errs by 1e-4). Several channels are averaged.
     Reading on from where the last part ended decodes nothing twice. No more than a part is held in memory.
 
@@ -138,7 +138,7 @@ class AudioReader:
             raise self._truncated() from error
 
     def _decoded(self, frames: int) -> Iterator[np.ndarray]:
-        """The next `frames` frames as mono, some at a time."""
+        """The next ``frames`` frames as mono, some at a time."""
         stop, some = self._at + frames, max(1, _VALUES // self.file.channels)
         while self._at < stop:
             wanted = min(some, stop - self._at)
@@ -167,7 +167,7 @@ class AudioReader:
 
 
 def audio_length(path: str | os.PathLike[str], sample_rate: int) -> int:
-    """Length of a file in samples at `sample_rate`, from its header.
+    """Length of a file in samples at ``sample_rate``, from its header.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -186,12 +186,12 @@ def read_segment(
     gain: float = 1.0,
     own_rate: int | None = None,
 ) -> Tensor:
-    """Part of a file as mono float32 at `sample_rate`, reading no more than that part (see `AudioReader`).
+    """Part of a file as mono float32 at ``sample_rate``, reading no more than that part (see ``AudioReader``).
 
     Args:
         path: WAV, FLAC, OGG, or what else libsndfile reads.
-        start: first sample, counted at `sample_rate`.
-        length: number of samples at `sample_rate`.
+        start: first sample, counted at ``sample_rate``.
+        length: number of samples at ``sample_rate``.
         sample_rate: Hz, of the result.
         offset: is subtracted from every sample.
         gain: then multiplies every sample.
@@ -209,5 +209,5 @@ def read_segment(
 
 
 def shown(path: str | os.PathLike[str]) -> str:
-    """A path as it can be printed, logged and saved: bytes of a name that are not UTF-8 as `\\\\xe9`."""
+    """A path as it can be printed, logged and saved: bytes of a name that are not UTF-8 as ``\\\\xe9``."""
     return os.fsencode(path).decode(errors="backslashreplace")

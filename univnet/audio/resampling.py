@@ -16,12 +16,12 @@ _AT_ONCE = 1 << 20  # products formed at a time
 
 
 def resampled_length(samples: int, from_rate: int, to_rate: int) -> int:
-    """Number of samples that `torchaudio.functional.resample` makes of `samples`: ceil(samples·to / from)."""
+    """Number of samples that ``torchaudio.functional.resample`` makes of ``samples``: ceil(samples·to / from)."""
     return -(-samples * to_rate // from_rate)
 
 
 class Resampling:
-    """From one rate to another, part by part, with the values of `torchaudio.functional.resample` of the whole.
+    """From one rate to another, part by part, with the values of ``torchaudio.functional.resample`` of the whole.
 
     torchaudio's filter for the rates' reduced ratio old : new has new · old weights, most of them zero: 13 thousand
     for 44,100 → 24,000 Hz, but a thousand million for 44,101 → 24,000 Hz. Where they are few, torchaudio does the
@@ -53,7 +53,7 @@ class Resampling:
         """Make samples start … stop.
 
         Args:
-            audio: (1, samples), the input from sample `first` on, where `first` is what `needs` says.
+            audio: (1, samples), the input from sample ``first`` on, where ``first`` is what ``needs`` says.
             first: where it begins.
             start: first sample to make.
             stop: the sample after the last.
@@ -88,7 +88,7 @@ def _kept(old: int, new: int) -> Resample:
 
 
 def _weights_of(old: int, new: int, width: int, phases: np.ndarray) -> np.ndarray:
-    """Weights (phases, taps) of the samples around places that lie `phases` / new behind a sample."""
+    """Weights (phases, taps) of the samples around places that lie ``phases`` / new behind a sample."""
     if new * (2 * width + 2) <= _LARGEST_TABLE:
         return _table(old, new, width)[phases]
     return _weights(old, new, width, phases)

@@ -37,7 +37,7 @@ def write_audio(path: str | os.PathLike[str], audio: Tensor, sample_rate: int, e
 def audio_writer(
     path: str | os.PathLike[str], sample_rate: int, encoding: Encoding = "16"
 ) -> Iterator[Callable[[Tensor], None]]:
-    """Yield a function that writes the next piece of audio; the arguments are those of :func:`write_audio`.
+    """Yield a function that writes the next piece of audio; the arguments are those of ``write_audio``.
 
     Memory does not grow with the length. When the block raises, no file appears, and an older one stays.
     """

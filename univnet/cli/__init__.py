@@ -1,6 +1,6 @@
 """One entry for every verb: ``univnet VERB`` (or ``scripts/VERB.py``).
 
-A verb is a module of this package with a function ``run(argv)``, and a line in :data:`VERBS`.
+A verb is a module of this package with a function ``run(argv)``, and a line in ``VERBS``.
 """
 
 import os

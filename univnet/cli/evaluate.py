@@ -37,7 +37,7 @@ class Checkpoint:
 
     Args:
         name: what it is called.
-        source: what `load_vocoder` takes: a checkpoint, a published folder, or its name.
+        source: what ``load_vocoder`` takes: a checkpoint, a published folder, or its name.
         weights: which of a checkpoint's.
         device: torch device.
     """

@@ -22,7 +22,7 @@ class Options(BatchSizeOptions):
     """Batch-size search; besides these options, everything that ``fit`` takes.
 
     Args:
-        write: a new file for the configuration with what was found, for `fit --config`.
+        write: a new file for the configuration with what was found, for ``fit --config``.
     """
 
     write: str | None = None

@@ -192,7 +192,8 @@ class TrainingCLI(LightningCLI):
         loggers = _with_folders(config.trainer.logger)
         where = loggers[0].init_args if loggers else None
         found = find_checkpoint(asked, where and Path(where.save_dir) / (where.get("name") or ""))
-        config.ckpt_path = None if found is None else str(found)
+        if asked is not None or found is not None:  # else the option may not be there, as for the demo
+            config.ckpt_path = None if found is None else str(found)
         if found is not None:
             config.init_from = None  # what a run that is queued again, or one with auto, has started from
             self._checkpoint = read_checkpoint(found)  # a damaged one is refused before anything is built or written

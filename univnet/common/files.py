@@ -20,7 +20,7 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a name beside ``path`` to write to; at the end that file is flushed to disk and renamed to ``path``.
 
     The folder is made if it is missing. When the block raises, ``path`` stays as it was and the partial file is
-    removed; when the process is killed, :func:`remove_partial` removes it later.
+    removed; when the process is killed, ``remove_partial`` removes it later.
 
     Raises:
         OSError: the file cannot be written; it names ``path``.

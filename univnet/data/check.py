@@ -41,14 +41,14 @@ def check_files(
     it: as the mean of its channels, without what resampling takes away and with what it adds.
 
     Args:
-        files: from `scan_folder` or `read_manifest`.
+        files: from ``scan_folder`` or ``read_manifest``.
         check: "full" decodes every file; "header" only opens it, and so finds what its header and its size tell:
             no silence, no NaN, no scale, no truncated FLAC.
         workers: threads; default: one a processor, at most 16.
         mel: the mel spectrogram in use. With it, recordings are judged at its rate, and so are the mels they name.
 
     Returns:
-        The good files in their order, now with `samples`, `sample_rate` and what repairs them, and the others by
+        The good files in their order, now with ``samples``, ``sample_rate`` and what repairs them, and the others by
         reason.
 
     Raises:
@@ -83,7 +83,7 @@ def check_files(
 
 
 def warn_of_resampling(files: Iterable[AudioFile], sample_rate: int) -> None:
-    """Say once how many files are resampled to `sample_rate` at every reading, and from which rates."""
+    """Say once how many files are resampled to ``sample_rate`` at every reading, and from which rates."""
     rates = Counter(file.sample_rate for file in files if file.sample_rate != sample_rate)
     if rates:
         listed = ", ".join(f"{count} from {rate} Hz" for rate, count in sorted(rates.items()))
@@ -105,7 +105,7 @@ def check_file(
 
     Args:
         file: to judge.
-        check: "full" or "header", as in `check_files`.
+        check: "full" or "header", as in ``check_files``.
         sample_rate: Hz, at which it will be heard; default: its own.
         grid: of the mel in use, to judge the mel that the file names.
     """

@@ -26,11 +26,11 @@ class Source:
 def find_sources(root: str | os.PathLike[str], corpus: Corpus = "auto") -> tuple[str, list[Source]]:
     """The recordings of a corpus as it is unpacked, or of any folder, and which layout it has.
 
-    - `libritts` (also LibriTTS-R and LibriSpeech): `SET/SPEAKER/CHAPTER/*.wav`, where the sets' names begin with
+    - ``libritts`` (also LibriTTS-R and LibriSpeech): ``SET/SPEAKER/CHAPTER/*.wav``, where the sets' names begin with
       train-, dev- and test-: those are the splits.
-    - `ljspeech`: `metadata.csv` and `wavs/`: what the table lists, by one speaker, LJ.
-    - `vctk`: `wav48_silence_trimmed/SPEAKER/*_mic1.flac` (not mic2, the same speech again), or `wav48/SPEAKER/*.wav`.
-    - `folder`: any; speakers are not known.
+    - ``ljspeech``: ``metadata.csv`` and ``wavs/``: what the table lists, by one speaker, LJ.
+    - ``vctk``: ``wav48_silence_trimmed/SPEAKER/*_mic1.flac`` (mic2 has the same speech), or ``wav48/SPEAKER/*.wav``.
+    - ``folder``: any; speakers are not known.
 
     Args:
         root: the corpus's folder, or the one that it is unpacked in.
@@ -55,9 +55,9 @@ def find_sources(root: str | os.PathLike[str], corpus: Corpus = "auto") -> tuple
 
 
 def read_metadata(path: str | os.PathLike[str], folder: str | os.PathLike[str] | None = None) -> list[Source]:
-    """The recordings of a table of lines `path|text|speaker`, as text-to-speech recipes have it.
+    """The recordings of a table of lines ``path|text|speaker``, as text-to-speech recipes have it.
 
-    A path may lack its suffix, and leave out a folder `wavs`. The third column may be missing.
+    A path may lack its suffix, and leave out a folder ``wavs``. The third column may be missing.
 
     Args:
         path: the table, in UTF-8.

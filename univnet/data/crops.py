@@ -30,7 +30,7 @@ class Crop:
     key: tuple[int, ...]
 
     def first(self, places: int) -> int:
-        """One of `places` frames to begin at, each as likely as any other over a recording's slots."""
+        """One of ``places`` frames to begin at, each as likely as any other over a recording's slots."""
         rng = np.random.default_rng(self.key)
         if self.slots == 1:
             return int(rng.integers(places))
@@ -44,7 +44,7 @@ class Crop:
 class Crops:
     """The crops of every epoch, by draw number: nothing but the arguments and that number decides.
 
-    Draw number `epoch · len(crops) + item` is an item of an epoch. With "seconds" a recording that holds n whole
+    Draw number ``epoch · len(crops) + item`` is an item of an epoch. With "seconds" a recording that holds n whole
     segments has n items, one in each of its n equal parts, so that an epoch covers the recordings and each second of
     sound is as likely as any other. With "files" a recording has one item. With "speakers" an epoch has as many items
     as with "seconds", but the speakers take turns, and an item is any place of its speaker's recordings.

@@ -27,23 +27,23 @@ class AudioDataModule(LightningDataModule):
     """Training segments and validation utterances from a folder or a manifest of recordings.
 
     Batches, on the module's device, for training and validation alike:
-    `{"audio": (batch, 1, samples), "mel": (batch, n_mels, samples / hop_length)}`; validation adds
-    `"name": list[str]`. Mels are computed on the device, of the neighbourhood a segment has in its recording, or
-    read from the files that a manifest names. Training can stop and resume at any batch (`ResumableDataLoader`).
+    ``{"audio": (batch, 1, samples), "mel": (batch, n_mels, samples / hop_length)}``; validation adds
+    ``"name": list[str]``. Mels are computed on the device, of the neighbourhood a segment has in its recording, or
+    read from the files that a manifest names. Training can stop and resume at any batch (``ResumableDataLoader``).
 
-    An epoch covers the seconds of the recordings: one that holds n segments has n of them in it (`epoch`). A recording
-    that cannot be read while training is named, and its crop drawn elsewhere (`max_faulty`). docs/data.md says what
+    An epoch covers the seconds of the recordings: one of n segments counts n times (``epoch``). A recording
+    that cannot be read while training is named, and its crop drawn elsewhere (``max_faulty``). docs/data.md says what
     happens to which recording, mel and manifest.
 
     Args:
         root: a folder, searched at any depth, and through links, for what libsndfile decodes.
-        manifest: or a CSV or TSV with a column `path` and optionally `speaker` and `mel` (`read_manifest`).
-        mel: default: `LogMelSpectrogram()`. The files are resampled to its sample rate.
+        manifest: or a CSV or TSV with a column ``path`` and optionally ``speaker`` and ``mel`` (``read_manifest``).
+        mel: default: ``LogMelSpectrogram()``. The files are resampled to its sample rate.
         segment_length: of a training segment, in samples; a multiple of the mel's hop length.
         batch_size: segments in a training batch on each device; may be set between epochs or by a tuner.
         num_workers: reading processes for each loader.
         validation: share (float below 1) or number (int) of the files to validate on; 0 for no validation.
-        validation_manifest: or a manifest of the files to validate on; `validation` then counts for nothing.
+        validation_manifest: or a manifest of the files to validate on; ``validation`` then counts for nothing.
         validation_seconds: longer validation utterances are cut there; None: they are not.
         short: "pad" extends recordings shorter than a segment with zeros, "skip" leaves them out of training. To
             validate on they are always extended.
@@ -58,8 +58,8 @@ class AudioDataModule(LightningDataModule):
         max_faulty: share of the last thousand crops; training ends when more of them could not be read.
 
     Raises:
-        ValueError: names every argument that does not fit; from `setup`, no file is left for training.
-        FileNotFoundError: from `setup`, there is no such folder or manifest.
+        ValueError: names every argument that does not fit; from ``setup``, no file is left for training.
+        FileNotFoundError: from ``setup``, there is no such folder or manifest.
     """
 
     def __init__(
@@ -206,7 +206,7 @@ class AudioDataModule(LightningDataModule):
         """Take out what could not be read: name it, count it, log the count, and end training when it is too much.
 
         Raises:
-            FaultyDataError: more than `max_faulty` of the last thousand crops could not be read.
+            FaultyDataError: more than ``max_faulty`` of the last thousand crops could not be read.
         """
         if not isinstance(batch, dict) or not {"context", "audio"} & batch.keys():
             return batch

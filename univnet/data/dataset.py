@@ -25,21 +25,21 @@ _PLACES = 10  # tried for one that is not silent
 class SegmentDataset(Dataset[dict[str, Any]]):
     """Random segments of recordings, each with the neighbourhood that its mel needs.
 
-    Item `i` is draw number i: `epoch, item = divmod(i, len(dataset))`. Which part of which recording that is depends
-    on the draw number and the arguments alone (`Crops`), so a draw is the same in every worker, on every rank and
+    Item ``i`` is draw number i: ``epoch, item = divmod(i, len(dataset))``. Which part of which recording it is depends
+    on the draw number and the arguments alone (``Crops``), so a draw is the same in every worker, on every rank and
     after resuming, and each epoch brings other places.
 
-    A segment begins on a frame. Beyond its two ends an item carries `mel.context` samples of the recording, or of
-    the reflection at the recording's ends, so `mel.frames_of(context)` gives the very frames of the whole
-    recording's mel, and the segment itself is the middle: `context[:, left : left + segment_length]`.
+    A segment begins on a frame. Beyond its two ends an item carries ``mel.context`` samples of the recording, or of
+    the reflection at the recording's ends, so ``mel.frames_of(context)`` gives the very frames of the whole
+    recording's mel, and the segment itself is the middle: ``context[:, left : left + segment_length]``.
 
-    Items: `{"context": (1, left + segment_length + right)}`, and if the files name mels
-    `"mel": (n_mels, segment_length / hop_length)`; after failed attempts, `"faults"`: a list of (path, why).
+    Items: ``{"context": (1, left + segment_length + right)}``, and if the files name mels
+    ``"mel": (n_mels, segment_length / hop_length)``; after failed attempts, ``"faults"``: a list of (path, why).
 
     Args:
-        files: checked files (`check_files`), all with a mel or all without.
+        files: checked files (``check_files``), all with a mel or all without.
         mel: the mel spectrogram in use: gives sample rate, hop length and context.
-        segment_length: in samples at `mel.sample_rate`; a multiple of `mel.hop_length`.
+        segment_length: in samples at ``mel.sample_rate``; a multiple of ``mel.hop_length``.
         short: what becomes of recordings shorter than a segment: "pad" extends them with zeros, "skip" leaves
             them out with one warning.
         seed: another seed, other places.
@@ -49,7 +49,7 @@ class SegmentDataset(Dataset[dict[str, Any]]):
             up to ten times; None: never.
         augment: changes level, polarity or speed from draw to draw; None: nothing.
         tries: 1 raises what is wrong with a recording that cannot be read. More: so many crops are tried, each drawn
-            elsewhere by the seed, the draw number and the attempt, before `FaultyDataError` is raised.
+            elsewhere by the seed, the draw number and the attempt, before ``FaultyDataError`` is raised.
 
     Raises:
         ValueError: names every argument that does not fit; or no file is left; on reading, with one try, what is
@@ -161,16 +161,16 @@ class SegmentDataset(Dataset[dict[str, Any]]):
 class UtteranceDataset(Dataset[dict[str, Any]]):
     """Whole recordings, cut to whole frames.
 
-    Items: `{"audio": (1, frames · hop_length), "name": str}`, and if the files name mels
-    `"mel": (n_mels, frames)`. A recording shorter than `least` is extended with zeros to it.
+    Items: ``{"audio": (1, frames · hop_length), "name": str}``, and if the files name mels
+    ``"mel": (n_mels, frames)``. A recording shorter than ``least`` is extended with zeros to it.
 
     Args:
-        files: checked files (`check_files`), all with a mel or all without.
+        files: checked files (``check_files``), all with a mel or all without.
         mel: the mel spectrogram in use: gives sample rate and hop length.
         max_seconds: longer recordings are cut there; default: none is.
-        least: in samples at `mel.sample_rate`, but no more than `max_seconds`; always at least a frame.
+        least: in samples at ``mel.sample_rate``, but no more than ``max_seconds``; always at least a frame.
         tries: above 1, the place of a recording that cannot be read is taken by the next that can, within so many; the
-            item then has `"faults"`, as in `SegmentDataset`.
+            item then has ``"faults"``, as in ``SegmentDataset``.
 
     Raises:
         ValueError: only some files have a mel; on reading, with one try, what is wrong with a recording or its mel.

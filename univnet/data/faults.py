@@ -18,7 +18,7 @@ class FaultyDataError(OSError):
 
 
 class Fault(ValueError):  # noqa: N818 (it is caught and counted)
-    """A recording that cannot be used now, whatever the check found: `path`, and why in the message."""
+    """A recording that cannot be used now, whatever the check found: ``path``, and why in the message."""
 
     def __init__(self, path: str, why: str) -> None:
         super().__init__(path, why)
@@ -26,7 +26,7 @@ class Fault(ValueError):  # noqa: N818 (it is caught and counted)
 
 
 def first_that_reads(read: Callable[[int], dict[str, Any]], tries: int) -> dict[str, Any]:
-    """The item of the first attempt that can be read, with the faults before it as `"faults"`, if there were any.
+    """The item of the first attempt that can be read, with the faults before it as ``"faults"``, if there were any.
 
     Args:
         read: gives the item of an attempt: 0, 1, 2, …
@@ -75,7 +75,7 @@ class FaultCount:
         """Count a batch; log each recording once.
 
         Raises:
-            FaultyDataError: the share has passed `most`.
+            FaultyDataError: the share has passed ``most``.
         """
         share = self.share + (len(faults) - self.share * crops) / _RECENT
         count = replace(self, faulty=self.faulty + len(faults), share=max(share, 0.0))

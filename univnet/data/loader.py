@@ -1,4 +1,4 @@
-"""A data loader that resumes in the middle of an epoch, for any map-style dataset. Needs torch alone, and `workers`."""
+"""A data loader that resumes in the middle of an epoch, for any map-style dataset."""
 
 import warnings
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from univnet.data.workers import batches_of
 class EpochSampler(DistributedSampler):
     """Order of an epoch: a permutation that depends on seed and epoch alone, shared out evenly over the ranks.
 
-    A `DistributedSampler`, so that Lightning leaves it in place on several devices.
+    A ``DistributedSampler``, so that Lightning leaves it in place on several devices.
 
     Args:
         dataset: anything with a length.
@@ -54,25 +54,25 @@ class EpochSampler(DistributedSampler):
 
 
 class ResumableDataLoader(DataLoader):
-    """A `DataLoader` whose place in the epoch is saved and restored (Lightning does so with every checkpoint).
+    """A ``DataLoader`` whose place in the epoch is saved and restored (Lightning does so with every checkpoint).
 
-    `state_dict` holds the epoch and the number of batches handed out in it, whatever workers have prefetched.
-    After `load_state_dict` the next iterator goes on there without loading what came before; a place at the end
-    of an epoch means the next epoch's start. `len` stays a whole epoch's, as Lightning counts.
+    ``state_dict`` holds the epoch and the number of batches handed out in it, whatever workers have prefetched.
+    After ``load_state_dict`` the next iterator goes on there without loading what came before; a place at the end
+    of an epoch means the next epoch's start. ``len`` stays a whole epoch's, as Lightning counts.
 
     An iterator starts its workers at the first batch, in the epoch that the sampler has by then: Lightning makes
     its first iterator before it sets the epoch. Exhausting an iterator moves the sampler on to the next epoch;
-    `sampler.set_epoch` overrides that. No random number is taken from torch's global generator: workers are
+    ``sampler.set_epoch`` overrides that. No random number is taken from torch's global generator: workers are
     seeded by the sampler's seed, the epoch and the rank. Items should depend on their index alone; randomness
     drawn from a worker's own generator is not restored.
 
     Args:
         dataset: any map-style dataset.
         batch_size: items in a batch.
-        sampler: default: `EpochSampler(dataset, shuffle=shuffle)`. With a sampler of another class (Lightning puts
-            one in for `overfit_batches`) this is a plain DataLoader that always starts at the top.
+        sampler: default: ``EpochSampler(dataset, shuffle=shuffle)``. With a sampler of another class (Lightning puts
+            one in for ``overfit_batches``) this is a plain DataLoader that always starts at the top.
         shuffle: for the default sampler.
-        **options: as in `torch.utils.data.DataLoader`, but no `batch_sampler`.
+        **options: as in ``torch.utils.data.DataLoader``, but no ``batch_sampler``.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class ResumableDataLoader(DataLoader):
         return {"epoch": self._epoch, "position": self._position, "items": items}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Make the next iterator go on where `state` was taken."""
+        """Make the next iterator go on where ``state`` was taken."""
         if not isinstance(self.sampler, EpochSampler):
             return
         items = len(self.dataset)  # type: ignore[arg-type]

@@ -32,13 +32,13 @@ class AudioFile:
     Attributes:
         path: the audio file.
         name: its path relative to the folder or manifest it came from, with "/": what it is called in splits
-            and in logs. Bytes that are not UTF-8 are written as `\\\\xe9`.
+            and in logs. Bytes that are not UTF-8 are written as ``\\\\xe9``.
         speaker: who speaks, if known.
-        mel: a `.npy` log-mel (n_mels, frames) that replaces the one computed from the audio, if given.
-        samples: length at the file's own rate; 0 until `check_files` has read the header.
-        sample_rate: the file's own rate in Hz; 0 until `check_files` has read the header.
-        offset: a constant that `check_files` found in the recording, and that `read` takes out.
-        gain: what `check_files` found that the recording must be multiplied by, and `read` does.
+        mel: a ``.npy`` log-mel (n_mels, frames) that replaces the one computed from the audio, if given.
+        samples: length at the file's own rate; 0 until ``check_files`` has read the header.
+        sample_rate: the file's own rate in Hz; 0 until ``check_files`` has read the header.
+        offset: a constant that ``check_files`` found in the recording, and that ``read`` takes out.
+        gain: what ``check_files`` found that the recording must be multiplied by, and ``read`` does.
     """
 
     path: Path
@@ -52,15 +52,15 @@ class AudioFile:
 
     @property
     def seconds(self) -> float:
-        """Length in seconds; 0 until `check_files` has read the header."""
+        """Length in seconds; 0 until ``check_files`` has read the header."""
         return self.samples / self.sample_rate if self.sample_rate else 0.0
 
     def length(self, sample_rate: int) -> int:
-        """Exact length in samples once read at `sample_rate`."""
+        """Exact length in samples once read at ``sample_rate``."""
         return resampled_length(self.samples, self.sample_rate, sample_rate)
 
     def read(self, start: int, length: int, sample_rate: int) -> Tensor:
-        """Part of the recording, repaired (see `read_segment`)."""
+        """Part of the recording, repaired (see ``read_segment``)."""
         own_rate = self.sample_rate or None
         return read_segment(self.path, start, length, sample_rate, self.offset, self.gain, own_rate)
 
@@ -68,16 +68,16 @@ class AudioFile:
 def read_manifest(path: str | os.PathLike[str]) -> list[AudioFile]:
     """The files that a table lists, in its order.
 
-    The table is CSV, or tab-separated if its first line holds a tab, with a header. Column `path` is required;
-    `speaker` and `mel` are optional, other columns are ignored. Paths are relative to the table's folder. A row that
-    repeats another's recording and mel is left out, with a warning that counts such rows.
+    The table is CSV, or tab-separated if its first line holds a tab, with a header. Column ``path`` is required;
+    ``speaker`` and ``mel`` are optional, other columns are ignored. Paths are relative to the table's folder. Rows that
+    repeat another's recording and mel are left out, with a warning that counts them.
 
     It is read as UTF-8, or as its byte order mark says. A table that is neither is read in the encoding in which its
     paths lead to files: that of the files' own names, Windows-1252 (Latin-1), or UTF-16 without a mark.
 
     Raises:
         FileNotFoundError: there is no such table.
-        ValueError: it has no column `path`, a row without one, no row at all, or no encoding that is certain; or it
+        ValueError: it has no column ``path``, a row without one, no row at all, or no encoding that is certain; or it
             is no table.
     """
     path = Path(path)
@@ -110,7 +110,7 @@ def split_files(
         (training, validation), both in the files' order.
 
     Raises:
-        ValueError: `validation` is out of range, or leaves nothing to train on.
+        ValueError: ``validation`` is out of range, or leaves nothing to train on.
     """
     if validation < 0 or (isinstance(validation, float) and validation >= 1):
         raise ValueError(f"validation must be a share in [0, 1) or a number of files, got {validation!r}.")

@@ -40,7 +40,7 @@ def load_mel(file: AudioFile, path: Path, grid: Grid) -> np.ndarray:
     """The mel of a recording, mapped from its file: nothing is executed, and no value is read yet.
 
     Raises:
-        ValueError: it is no `.npy` file of floating-point numbers, or its shape does not fit the recording.
+        ValueError: it is no ``.npy`` file of floating-point numbers, or its shape does not fit the recording.
     """
     try:
         with path.open("rb") as start:

@@ -26,4 +26,4 @@ class NormLimit(ABC):
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027 - most rules keep nothing
-        """Restore what :meth:`state_dict` returned."""
+        """Restore what ``state_dict`` returned."""

@@ -32,7 +32,7 @@ def refuse_one_optimizer_techniques(trainer: Trainer, model: str = "") -> None:
     """Raise one error that names everything about ``trainer`` that cannot train two players, if anything.
 
     Args:
-        trainer: the trainer that is to fit a :class:`~univnet.gan.GANModule`.
+        trainer: the trainer that is to fit a ``GANModule``.
         model: what the names of the module's options begin with: ``"model."`` on the command line.
 
     Raises:

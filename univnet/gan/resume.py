@@ -47,7 +47,7 @@ class Position:
 
 
 class Progress:
-    """Follows a run from hook to hook; knows its :class:`Position` at any time between two training steps."""
+    """Follows a run from hook to hook; knows its ``Position`` at any time between two training steps."""
 
     def __init__(self) -> None:
         self.resumed(Position())
@@ -170,7 +170,7 @@ def replay(trainer: Trainer, checkpoint: dict[str, Any]) -> Position:
 
 
 def restore(trainer: Trainer, players: Mapping[str, Player], schedules: Schedules, state: Mapping[str, Any]) -> None:
-    """Continue from what :func:`capture` returned; the players are bound to their optimizers by now."""
+    """Continue from what ``capture`` returned; the players are bound to their optimizers by now."""
     for name, player in players.items():
         player.load_state_dict(state["players"][name])
     schedules.seen = dict(state["watched"])

@@ -84,7 +84,7 @@ class Measure:
 
 
 def measure(name: str, **about: Any) -> Callable[[Function], Measure]:
-    """Make a `Measure` of the function below; ``about`` are the measure's other arguments."""
+    """Make a ``Measure`` of the function below; ``about`` are the measure's other arguments."""
     return lambda function: Measure(name=name, function=function, **about)
 
 

@@ -50,7 +50,7 @@ class Stream:
 
     Args:
         generator: in evaluation mode, without gradients.
-        seed: of the noise (:class:`FrameNoise`).
+        seed: of the noise (``FrameNoise``).
         edge_frames: frames of silence that are put before the first frame and after the last one, and cut away from
             the audio.
         silence: their value.
@@ -92,7 +92,7 @@ class Stream:
             (batch, 1, samples), maybe empty.
 
         Raises:
-            ValueError: for another shape, another batch size than before, or after :meth:`flush`.
+            ValueError: for another shape, another batch size than before, or after ``flush``.
         """
         if self._closed:
             raise ValueError("the stream has been flushed: open another one")

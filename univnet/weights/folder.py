@@ -70,7 +70,7 @@ def save_folder(
 
 
 def read_folder(folder: str | PathLike[str]) -> Published:
-    """Read what :func:`save_folder` wrote, or a folder of ``transformers.UnivNetModel``.
+    """Read what ``save_folder`` wrote, or a folder of ``transformers.UnivNetModel``.
 
     Raises:
         FileNotFoundError: a file is missing.

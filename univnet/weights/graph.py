@@ -1,7 +1,7 @@
 """A vocoder as a graph that runs without this package: ``torch.export``'s programs, and ONNX.
 
 The graph takes ``mel`` (batch, n_mels, frames) and ``noise`` (batch, noise_channels, frames + 20), standard normal,
-and returns ``audio`` (batch, 1, frames · hop length) in [−1, 1]; the silence at both ends, which :class:`Vocoder` puts
+and returns ``audio`` (batch, 1, frames · hop length) in [−1, 1]; the silence at both ends, which ``Vocoder`` puts
 there and cuts away, is in it. Any batch size and any number of frames.
 """
 
@@ -50,7 +50,7 @@ def export_program(vocoder: Any) -> torch.export.ExportedProgram:
     """Return ``vocoder`` as an exported program with dynamic batch and length.
 
     Args:
-        vocoder: a :class:`univnet.Vocoder`, on the CPU in single precision.
+        vocoder: a ``univnet.Vocoder``, on the CPU in single precision.
     """
     deployed = Deployed(vocoder.generator, vocoder.silence).eval()
     batch, frames = torch.export.Dim("batch", min=1), torch.export.Dim("frames", min=1)

@@ -178,7 +178,7 @@ def to_mindslab(
 
 
 def write_mindslab(path: str | PathLike[str], checkpoint: Mapping[str, Any]) -> Path:
-    """Write what :func:`to_mindslab` returns, whole or not at all; return the path."""
+    """Write what ``to_mindslab`` returns, whole or not at all; return the path."""
     with written_whole(path) as partial:
         torch.save(dict(checkpoint), partial)
     return Path(path)

@@ -54,8 +54,8 @@ def start_from(model: Any, source: Weights) -> list[Taken]:
     """Give the players of ``model`` the weights in ``source`` that fit: no counters, optimizers or schedules.
 
     Args:
-        model: has the networks ``generator`` and ``discriminator``, such as a :class:`univnet.UnivNet` before training.
-        source: from :func:`univnet.weights.sources.read_weights`.
+        model: has the networks ``generator`` and ``discriminator``, such as a ``univnet.UnivNet`` before training.
+        source: from ``univnet.weights.sources.read_weights``.
 
     Returns:
         What became of each player's weights.

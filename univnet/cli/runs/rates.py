@@ -22,7 +22,7 @@ def change_rate(optimizer: Optimizer, schedulers: Sequence[Any], old: float, new
 
     Args:
         optimizer: its state is loaded.
-        schedulers: those that step its rate, each of a class in :data:`FOLLOWING`.
+        schedulers: those that step its rate, each of a class in ``FOLLOWING``.
         old: the rate before.
         new: the rate from here on.
     """

@@ -41,7 +41,7 @@ class Resuming(Callback):
     ``max_time`` counts afresh in every job.
 
     Args:
-        options: those of :data:`CARRIED` and of both players, as :func:`carried` returns them.
+        options: those of ``CARRIED`` and of both players, as ``carried`` returns them.
     """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
@@ -91,7 +91,7 @@ def resumed_options(
 
     Args:
         checkpoint: what the file holds. One without options, of an earlier version, is only asked for the rates.
-        options: of the run, as :func:`carried` returns them.
+        options: of the run, as ``carried`` returns them.
         given: the names of those that were given by hand.
 
     Returns:

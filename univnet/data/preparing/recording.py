@@ -31,7 +31,7 @@ class Settings:
         sample_rate: Hz, of what is written.
         format: "flac" or "wav", both of 16 bits.
         trim: cut what lies at the ends more than so many dB below the loudest 10 ms, but for 50 ms; None: keep it.
-        normalize: "peak" or "loudness" (ITU-R BS.1770-4) brings each recording to `level`; "none" keeps its own.
+        normalize: "peak" or "loudness" (ITU-R BS.1770-4) brings each recording to ``level``; "none" keeps its own.
         level: dB of full scale, or LUFS. A loudness that would push a peak beyond 0.99 is not reached.
         min_seconds: shorter recordings are dropped.
         min_bandwidth: recordings without sound up to so many Hz are dropped; None: they are only named.
@@ -94,7 +94,7 @@ def stamp_of(source: Source, settings: Settings, target: str) -> str:
 
 
 def prepare_recording(source: Source, settings: Settings, folder: Path, target: str) -> Record:
-    """Write what becomes of a recording to `folder / target`; say what that is, or why nothing is written."""
+    """Write what becomes of a recording to ``folder / target``; say what that is, or why nothing is written."""
     stamp = stamp_of(source, settings, target)
     checked, repairs = check_file(source.file, "full", settings.sample_rate)
     if isinstance(checked, str):
@@ -129,7 +129,7 @@ def prepare_recording(source: Source, settings: Settings, folder: Path, target: 
 
 
 def trimmed(audio: Tensor, sample_rate: int, below: float) -> Tensor:
-    """Without what lies at its ends more than `below` dB under the loudest 10 ms, but for 50 ms."""
+    """Without what lies at its ends more than ``below`` dB under the loudest 10 ms, but for 50 ms."""
     size = max(1, sample_rate // 100)
     starts = np.arange(0, audio.shape[1], size)
     power = np.add.reduceat(np.square(audio[0].numpy(), dtype=np.float64), starts)

@@ -28,10 +28,10 @@ def assign_splits(
             split; 0 for none.
         seed: another seed, another split.
         disjoint_speakers: no speaker is in two splits: whole speakers go to validation, until it has at least what
-            `validation` asks for. Needs speakers, and overrides the corpus's own splits.
+            ``validation`` asks for. Needs speakers, and overrides the corpus's own splits.
 
     Raises:
-        ValueError: `validation` is out of range, or leaves nothing to train on; or speakers are not known.
+        ValueError: ``validation`` is out of range, or leaves nothing to train on; or speakers are not known.
     """
     if not disjoint_speakers and all(source.split for source in sources):
         return [str(source.split) for source in sources]
@@ -54,7 +54,7 @@ def assign_splits(
 def write_tables(
     folder: Path, sources: Sequence[Source], records: Sequence[Record], splits: Sequence[str], settings: Settings
 ) -> dict[str, Any]:
-    """Write `manifest.tsv`, a list for each split, and `report.json`; return what the report holds.
+    """Write ``manifest.tsv``, a list for each split, and ``report.json``; return what the report holds.
 
     A file whose text would not change is left alone.
 

@@ -31,7 +31,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
 
     A file is written beside its target, flushed to disk, and renamed, wherever ``$TMPDIR`` is. What a killed process
     left unfinished in a folder is removed when the folder is first used. Addresses such as ``s3://…`` are left to
-    Lightning. :class:`~univnet.gan.GANModule` puts it in place of Lightning's own.
+    Lightning. ``GANModule`` puts it in place of Lightning's own.
     """
 
     def __init__(self) -> None:

@@ -37,7 +37,7 @@ def rewind(loggers: Iterable[Logger], marks: Mapping[str, int], step: int) -> No
 
     Args:
         loggers: with the files of this start.
-        marks: what :func:`mark` returned when the checkpoint was written.
+        marks: what ``mark`` returned when the checkpoint was written.
         step: at which the checkpoint was written.
     """
     from torch.utils.tensorboard.writer import Event, SessionLog  # TensorBoard is loaded by now
@@ -71,7 +71,7 @@ def rewind_csv(path: Path, marks: Mapping[str, int]) -> None:
 
 
 def _of_a_start(path: Path) -> bool:
-    """Whether a file of TensorBoard's begins as :func:`rewind` has it begin; those of validations do not."""
+    """Whether a file of TensorBoard's begins as ``rewind`` has it begin; those of validations do not."""
     from torch.utils.tensorboard.writer import Event, SessionLog
 
     with path.open("rb") as file:

@@ -31,7 +31,7 @@ class StopSignals:
 
     Attributes:
         asked: the signal's number; 0 until there was one.
-        at_once: nothing under way has to be finished first, so a signal raises :class:`Stopped` right away.
+        at_once: nothing under way has to be finished first, so a signal raises ``Stopped`` right away.
     """
 
     def __init__(self, more: Iterable[int] = ()) -> None:
@@ -67,7 +67,7 @@ class StopSignals:
             signal.signal(number, signal.SIG_DFL if ends else signal.SIG_IGN)
 
     def obey(self) -> None:
-        """Raise :class:`Stopped` if a signal has asked for it."""
+        """Raise ``Stopped`` if a signal has asked for it."""
         if self.asked:
             raise Stopped(self.asked)
 

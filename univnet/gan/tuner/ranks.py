@@ -14,6 +14,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from univnet.gan.lightning_internals import hidden_group, starts_ranks_per_fit
+from univnet.gan.rng import preserved
 
 
 @contextmanager
@@ -44,7 +45,8 @@ def on_all_ranks(trainer: Trainer, function: Callable[[], Any]) -> Any:
         )
 
     def run() -> Any:
-        strategy.setup_environment()
+        with preserved():  # where a seed is set, Lightning seeds again
+            strategy.setup_environment()
         return function()
 
     return run() if strategy.launcher is None else strategy.launcher.launch(run, trainer=trainer)

@@ -37,7 +37,7 @@ def read_whole(path: Path, sample_rate: int) -> Tensor:
     """Return a file as mono float32 (samples,) at ``sample_rate``.
 
     Raises:
-        FileNotFoundError, ValueError: as `read_segment`; also for audio that is not finite.
+        FileNotFoundError, ValueError: as ``read_segment``; also for audio that is not finite.
     """
     audio = read_segment(path, 0, audio_length(path, sample_rate), sample_rate)[0]
     if not len(audio):
