@@ -106,10 +106,14 @@ class LastCheckpoint(Checkpoint):
         self._signals.at_once = True
         self._signals.obey()
 
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From here on other callbacks save what the validation has shown, which is to be finished."""
+        if not trainer.sanity_checking:
+            self._signals.at_once = False
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save, so that this file is never behind the best one."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self._signals.at_once = False
             self._save(trainer, anew=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,6 +1,7 @@
 """Checkpoints are written whole or not at all, wherever temporary files lie, and are checked when they are read."""
 
 import errno
+import gc
 import multiprocessing
 import os
 import random
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -44,6 +46,34 @@ def started(work: Callable[[Path, Any], None], path: Path) -> Iterator[Any]:
     finally:
         process.kill()
         process.join(60)
+
+
+def interrupt_at_every_write(folder: Path, said: Any) -> None:
+    left = [0]
+
+    def interrupt(*_: Any) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+
+    for hook in ("write_end_of_file", "write_record"):
+        for call in range(1, 4):
+            left[0] = call
+            writer = type("Writer", (torch._C.PyTorchFileWriter,), {hook: lambda self, *a: interrupt() or 0})
+            with mock.patch.object(torch._C, "PyTorchFileWriter", writer):
+                try:
+                    WholeCheckpointIO().save_checkpoint(checkpoint(9), folder / "last.ckpt")
+                except (KeyboardInterrupt, RuntimeError):
+                    gc.collect()
+    said.send(sorted(path.name for path in folder.iterdir()))
+
+
+def test_an_interrupt_within_a_writing_aborts_nothing(tmp_path: Path) -> None:
+    WholeCheckpointIO().save_checkpoint(checkpoint(7), tmp_path / "last.ckpt")
+    with started(interrupt_at_every_write, tmp_path) as (process, said):
+        assert said.recv() == ["last.ckpt"]
+        process.join(60)
+        assert process.exitcode == 0
 
 
 @pytest.mark.parametrize("name", NAMES)

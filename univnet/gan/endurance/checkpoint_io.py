@@ -6,7 +6,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
@@ -53,7 +53,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
         try:
             # Into a file of Python's: torch's own writer tells of a full disk without the system's error.
             with written_whole(path) as partial, partial.open("wb") as file:
-                torch.save(checkpoint, file)
+                torch.save(checkpoint, cast(BinaryIO, _Sink(file)))
         except (OSError, RuntimeError) as error:
             cause = _system_error(error)
             if cause is None:
@@ -90,6 +90,24 @@ class WholeCheckpointIO(TorchCheckpointIO):
         if folder not in self._cleaned:
             self._cleaned.add(folder)
             remove_partial(folder)
+
+
+class _Sink:
+    """A file that takes no notice of what is written once it is closed.
+
+    Where a signal raises within ``torch.save``, its writer is destroyed after the file is closed, writes the archive's
+    end all the same, and an error then would abort the process.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def write(self, data: Any) -> int:
+        return len(data) if self._file.closed else self._file.write(data)
+
+    def flush(self) -> None:
+        if not self._file.closed:
+            self._file.flush()
 
 
 def _is_remote(path: str | os.PathLike) -> bool:
