@@ -106,6 +106,10 @@ class LastCheckpoint(Checkpoint):
         self._signals.at_once = True
         self._signals.obey()
 
+    def on_validation_batch_start(self, *_: Any) -> None:
+        """Stop here where the interpreter has dropped what a signal's handler raised, as it does in some places."""
+        self._signals.obey()
+
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From here on other callbacks save what the validation has shown, which is to be finished."""
         if not trainer.sanity_checking:
@@ -132,6 +136,7 @@ class LastCheckpoint(Checkpoint):
         Raises:
             RankLostError: the exception is what followed from another rank's death.
         """
+        asked = self._signals.asked
         self._signals.obeyed()
         stopped = exception if isinstance(exception, Stopped) else None
         if self._waits and self._ranks is None and (stopped is None or stopped.whole):
@@ -139,6 +144,8 @@ class LastCheckpoint(Checkpoint):
         try:
             if stopped is not None:
                 self._say_goodbye(trainer, stopped)
+            elif asked and self._ranks is not None and self._ranks.lost(exception):  # the others have heeded it
+                raise Stopped(asked) from exception
             elif self._ranks is not None and (lost := self._ranks.lost(exception)):
                 self._signals.restore()
                 raise RankLostError(f"{lost}, and training cannot go on without: {_go_on(trainer)}") from exception

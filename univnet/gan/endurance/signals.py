@@ -80,8 +80,8 @@ class StopSignals:
             previous(number, frame)
         if again and number == signal.SIGINT and not _sent_twice():
             raise Stopped(number, whole=False)
-        if not again and self.at_once:
-            raise Stopped(number)
+        if self.at_once:
+            raise Stopped(self.asked)
 
 
 def _sent_twice() -> bool:
