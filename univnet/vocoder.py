@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from univnet.audio import LogMelSpectrogram
-from univnet.gan import averaged_weights
-from univnet.models import BaseGenerator, generator_class
+from univnet.models import BaseGenerator
 from univnet.models.streaming import EDGE_FRAMES, FrameNoise, Stream
 from univnet.weights.reading import read_pickle
-from univnet.weights.sources import history
+from univnet.weights.sources import weights_of_checkpoint
 
 CHUNK_FRAMES = 384  # longer input is made in pieces; at 256 samples a frame, c32's largest tensor is then 25 MB
 TAIL_FRAMES = 32  # the last piece is a multiple of this, where there is room
@@ -62,23 +61,9 @@ class Vocoder(nn.Module):
             ValueError: where it is not a checkpoint of this package, names a class that is not known here, or holds no
                 averaged weights that are asked for.
         """
-        checkpoint = read_checkpoint(path)
-        about, prefix = checkpoint["univnet"], "generator."
-        raw = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
-        averaged = None if weights == "raw" else averaged_weights(checkpoint)
-        if averaged is None and weights == "averaged":
-            raise ValueError(f"{path} holds no averaged weights: take weights='auto' or 'raw'")
-        chosen = averaged or raw
-        try:
-            kind = generator_class(about.get("generator_class", "Generator"))  # older ones do not say
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
-        generator = kind(**about["generator"])
-        if not any(".parametrizations." in name for name in chosen):  # weights as they take effect
-            generator.remove_weight_norm()
-        generator.load_state_dict(chosen)
-        vocoder = cls(generator, LogMelSpectrogram(**about["mel"]))
-        vocoder.about = history(checkpoint) | {"weights": "averaged" if averaged else "raw"}
+        found = weights_of_checkpoint(read_checkpoint(path), str(path), weights)
+        vocoder = cls(*found.build())
+        vocoder.about = found.about
         return vocoder
 
     @classmethod

@@ -1,5 +1,6 @@
 """Files that are written whole or not at all, so that a kill or a full disk never costs the file that was there."""
 
+import errno
 import os
 import re
 import socket
@@ -9,6 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from univnet.common.processes import is_running
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a full disk, a quota and a limit on files say
 _MARK = ".partial"
 _NAME = re.compile(rf"^\..*\.(?P<host>[\w-]+)\.(?P<process>\d+){re.escape(_MARK)}$", re.DOTALL)
 _DAY = 24 * 3600.0  # after so many seconds another machine's partial file is taken for abandoned
@@ -103,13 +107,7 @@ def _is_being_written(path: Path, host: str, process: int) -> bool:
             return time.time() - path.stat().st_mtime < _DAY
         except FileNotFoundError:
             return False
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return process != os.getpid()  # this very process is not writing while it cleans up
+    return process != os.getpid() and is_running(process)  # this very process is not writing while it cleans up
 
 
 def _host() -> str:

@@ -12,11 +12,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.nn.utils import parametrize
 
 from univnet.audio import LogMelSpectrogram
 from univnet.common.files import check_zip
 from univnet.models import BaseGenerator, Generator
+from univnet.models.weight_norm import fold_weight_norm
 
 _GAIN = "parametrizations.weight.original0"  # ends the names of weight normalization's gains
 _LARGEST_JSON = 1 << 20  # bytes
@@ -123,19 +123,20 @@ def build_generator(
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ValueError(f"{where} describes no generator that can be built: {error}") from error
     fill(generator, state, where, theirs)
+    with torch.random.fork_rng(devices=[]):  # again, with what a state dict does not hold; the weights are replaced
+        generator = kind(**config)
+    fill(generator, state, where, theirs)
     return generator
 
 
 def fill(module: Any, state: Mapping[str, Tensor], where: str, theirs: Callable[[str], str] = str) -> None:
-    """Give ``module``, built on the meta device, the weights in ``state``, weight-normed or not as they are there.
+    """Give ``module`` the weights in ``state``, weight-normed or not as they are there.
 
     Raises:
         ValueError: names or shapes differ: names the first that does.
     """
     if not any(name.endswith(theirs(_GAIN)) for name in state):
-        for each in list(module.modules()):
-            if parametrize.is_parametrized(each, "weight"):
-                parametrize.remove_parametrizations(each, "weight")
+        fold_weight_norm(module)
     left, found, differ = dict(state), {}, []
     for name, value in module.state_dict().items():
         given = left.pop(theirs(name), None)

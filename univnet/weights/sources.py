@@ -136,7 +136,7 @@ def read_weights(path: str | PathLike[str], weights: Choice = "auto") -> Weights
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds no weights by name")
     if {"univnet", "state_dict"} <= content.keys():
-        return _of_checkpoint(content, str(path), weights)
+        return weights_of_checkpoint(content, str(path), weights)
     if "model_g" in content:
         model = from_mindslab(content, str(path))
         return Weights(
@@ -154,11 +154,16 @@ def read_weights(path: str | PathLike[str], weights: Choice = "auto") -> Weights
     return Weights(str(path), "a file of bare weights", players.get("generator", {}), players.get("discriminator", {}))
 
 
-def _of_checkpoint(checkpoint: Mapping[str, Any], where: str, weights: Choice) -> Weights:
+def weights_of_checkpoint(checkpoint: Mapping[str, Any], where: str, weights: Choice) -> Weights:
+    """Return what a loaded checkpoint of ours holds.
+
+    Raises:
+        ValueError: it holds no averaged weights, which are asked for.
+    """
     players = _by_player(check_tensors(checkpoint["state_dict"], where))
     averaged = None if weights == "raw" else averaged_weights(checkpoint)
     if averaged is None and weights == "averaged":
-        raise ValueError(f"{where} holds no averaged weights: take 'auto' or 'raw'")
+        raise ValueError(f"{where} holds no averaged weights: take weights='auto' or 'raw'")
     about = checkpoint["univnet"]
     return Weights(
         where,

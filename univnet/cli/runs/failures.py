@@ -5,11 +5,11 @@ import re
 from typing import NamedTuple
 
 from univnet.cli.messages import EXIT_STATUS, UsageError, one_line
+from univnet.common.files import NO_ROOM
 
 MACHINE = 3  # the exit status where the machine fell short: memory, disk, a process that was killed
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_OF_THE_MACHINE = (*_NO_ROOM, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EROFS, errno.ESTALE)
+_OF_THE_MACHINE = (*NO_ROOM, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EROFS, errno.ESTALE)
 _WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? ?[^)]*\) (exited unexpectedly|is killed by signal: .*?\.)")
 _MISSING = re.compile(r"No module named '([\w.]+)'")
 _STOPPING = re.compile(r"Early stopping conditioned on metric `([^`]*)` which is not available\.(.*)")
@@ -61,7 +61,7 @@ def failure(error: Exception) -> Failure | None:
 
 
 def _no_room(error: OSError, message: str) -> str:
-    if error.errno not in _NO_ROOM or "make room" in message:  # checkpoints say which of them is whole
+    if error.errno not in NO_ROOM or "make room" in message:  # checkpoints say which of them is whole
         return message
     where = f" for {error.filename}" if error.filename else ""
     return f"there is no room left{where} ({error.strerror}): make room, then go on with --ckpt_path last"

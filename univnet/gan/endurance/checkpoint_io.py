@@ -1,6 +1,5 @@
 """Checkpoint files that are whole: written beside their target, flushed and renamed; checked when they are read."""
 
-import errno
 import os
 import re
 import shutil
@@ -12,11 +11,10 @@ import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning_utilities.core.apply_func import apply_to_collection
 
-from univnet.common.files import check_zip, remove_partial, written_whole
+from univnet.common.files import NO_ROOM, check_zip, remove_partial, written_whole
 from univnet.gan.endurance.newest import newest_whole
 
 _REMOTE = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class CheckpointError(OSError):
@@ -129,6 +127,6 @@ def _not_written(path: Path, cause: OSError) -> CheckpointError:
     why = os.strerror(cause.errno) if cause.errno else str(cause)
     whole = newest_whole(path.parent.glob("*.ckpt"))
     kept = f"{whole.path}, of update {whole.steps}, is whole" if whole else f"{path.parent} holds no other checkpoint"
-    mend = "make room" if cause.errno in _NO_ROOM else "see to it that the folder can be written to"
+    mend = "make room" if cause.errno in NO_ROOM else "see to it that the folder can be written to"
     mend += ", then go on from there" if whole else ", then start again"
     return CheckpointError(cause.errno, f"cannot write the checkpoint {path} ({why}); {kept}: {mend}", str(path))

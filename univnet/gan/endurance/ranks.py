@@ -4,11 +4,12 @@ import os
 import socket
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+
+from univnet.common.processes import is_running
 
 _PATIENCE = 2.0  # seconds in which a process that is being killed is seen to be gone
 _WORDS = ("connection", "peer", "gloo", "nccl", "timed out", "timeout", "socket", "broken pipe", "store")
@@ -95,19 +96,4 @@ class Ranks:
 
     def _gone(self) -> list[int]:
         here = socket.gethostname()
-        return [rank for rank, (host, process) in enumerate(self._who) if host == here and not _runs(process)]
-
-
-def _runs(process: int) -> bool:
-    """Whether a process of this machine runs: not one that is dead and only waits for its parent to take note."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    status = Path(f"/proc/{process}/stat")
-    try:
-        return status.read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (OSError, IndexError):
-        return True
+        return [rank for rank, (host, process) in enumerate(self._who) if host == here and not is_running(process)]
