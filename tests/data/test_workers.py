@@ -3,12 +3,15 @@
 import os
 import signal
 import time
+from collections.abc import Iterator
 
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data._utils import signal_handling
 
 from univnet.data import ResumableDataLoader
+from univnet.data.workers import batches_of
 
 
 class Pids(Dataset):
@@ -45,3 +48,24 @@ def test_a_handler_that_was_there_is_still_called() -> None:
     finally:
         signal.signal(signal.SIGCHLD, before)
     assert seen
+
+
+@pytest.mark.parametrize("died", [True, False])
+def test_a_connection_that_a_dead_worker_broke_is_its_death(died: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    handed_over = 0
+
+    def look() -> None:
+        if died and handed_over:
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+
+    def batches() -> Iterator[int]:
+        nonlocal handed_over
+        yield 1
+        handed_over = 1
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    monkeypatch.setattr(signal_handling, "_error_if_any_worker_fails", look)
+    loader = batches_of(batches)
+    assert next(loader) == 1
+    with pytest.raises(RuntimeError if died else ConnectionResetError, match="pid 7" if died else "reset by peer"):
+        next(loader)

@@ -6,6 +6,7 @@ writing a log. There the state of training cannot be saved any more; where a bat
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from torch.utils.data._utils import signal_handling
 
 _CHILD = getattr(signal, "SIGCHLD", None)  # Windows has none
+_PATIENCE = 0.5  # seconds
 
 
 class _Watch:
@@ -57,6 +59,11 @@ def batches_of(iterate: Callable[[], Iterator[Any]]) -> Iterator[Any]:
             batch = next(batches)
         except StopIteration:
             return
+        except (ConnectionError, EOFError, FileNotFoundError):
+            # A worker that dies while it hands a tensor over breaks the connection before the system tells of its end.
+            time.sleep(_PATIENCE)
+            signal_handling._error_if_any_worker_fails()
+            raise
         finally:
             _watch.waiting = False
         yield batch
