@@ -34,7 +34,7 @@ PARTS["cli"] = {*PARTS}
 PARTS["__init__"] = {"audio", "data", "models", "module", "vocoder"}
 # What those may import that could be used without the rest; the others may import whatever is declared.
 PACKAGES = {
-    "common": set[str](),
+    "common": {"torch"},
     "runtime": {"torch"},
     "gan": {"torch", "lightning", "lightning_utilities", "numpy", "matplotlib"},
     "models": {"torch"},

@@ -1,4 +1,7 @@
-"""Reading parts of audio files at the rate that is wanted."""
+"""Reading parts of audio files at the rate that is wanted.
+
+soundfile is imported when a file is opened: training on tensors, and all that is measured on a GPU, do without it.
+"""
 
 import os
 from collections.abc import Callable, Iterator
@@ -6,7 +9,6 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-import soundfile as sf
 from torch import Tensor
 
 from univnet.audio.resampling import Resampling, resampled_length
@@ -63,6 +65,8 @@ class AudioReader:
         self._resampling = Resampling(self.own_rate, self.sample_rate)
 
     def _open(self) -> None:
+        import soundfile as sf
+
         if not os.path.isfile(self.path):
             raise FileNotFoundError(f"There is no audio file {shown(self.path)}.")
         try:
@@ -113,6 +117,8 @@ class AudioReader:
         return kept
 
     def _go_to(self, frame: int) -> None:
+        import soundfile as sf
+
         if self._at == frame:
             return
         try:
@@ -129,6 +135,8 @@ class AudioReader:
 
     def _decoded(self, frames: int) -> Iterator[np.ndarray]:
         """The next ``frames`` frames as mono, some at a time."""
+        import soundfile as sf
+
         stop, some = self._at + frames, max(1, _VALUES // self.file.channels)
         while self._at < stop:
             wanted = min(some, stop - self._at)

@@ -210,10 +210,15 @@ class AudioDataModule(LightningDataModule):
             "num_workers": self.num_workers,
             "collate_fn": collate,
             "persistent_workers": self.num_workers > 0,
-            "pin_memory": torch.cuda.is_available(),
+            "pin_memory": self._on_cuda,
             "worker_init_fn": _leave_stopping_to_the_trainer,
             "generator": torch.Generator().manual_seed(self.seed),  # leaves torch's global generator alone
         }
+
+    @property
+    def _on_cuda(self) -> bool:
+        # Not wherever there is a GPU: pinned memory needs a CUDA context, which a run on the CPU must not make.
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Take out what could not be read: name it, count it, log the count, and end training when it is too much.
@@ -248,9 +253,9 @@ class AudioDataModule(LightningDataModule):
             left, right = self.mel.context
             batch["audio"] = context[..., left : context.shape[-1] - right]
             if "mel" not in batch:
-                batch["mel"] = self.mel.to(context.device).frames_of(context)
+                batch["mel"] = self.mel.frames_of(context)
         elif "mel" not in batch:
-            batch["mel"] = self.mel.to(batch["audio"].device)(batch["audio"])
+            batch["mel"] = self.mel(batch["audio"])
         return batch
 
 
