@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.amp import GradScaler
+from torch.autograd.graph import increment_version
 from torch.nn import Parameter
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
@@ -193,6 +194,7 @@ class Player:
         if finite:
             self._clip(with_grad, grads, norm)
             step()
+            increment_version(with_grad)  # torch's fused optimizers do not
             self.steps += 1
             self._nonfinite_in_a_row = 0
         if self.scaler and grads:
