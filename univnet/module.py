@@ -20,8 +20,8 @@ from univnet.audio import LogMelSpectrogram
 from univnet.common.mistakes import Mistakes
 from univnet.common.precision import full_precision
 from univnet.gan import GANModule, SharedForward, Updates
-from univnet.gan.play.turns import Order
 from univnet.gan.endurance.checkpoint_io import WholeCheckpointIO
+from univnet.gan.play.turns import Order
 from univnet.losses import (
     AdversarialLoss,
     FeatureMatching,
