@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def test_it_is_the_original_loop(name: str, k: int, tmp_path: Path) -> None:
         torch.testing.assert_close(averaged, torch.cat([each.flatten() for each in hand.average]), rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("batch", [6, 17])
+@pytest.mark.parametrize("batch", [6])
 @pytest.mark.parametrize("name", GANS)
 def test_it_resumes_inside_a_window_bit_for_bit(name: str, batch: int, tmp_path: Path) -> None:
     def final(checkpoint: Path | None, *callbacks: Callback) -> dict[str, Any]:
@@ -82,4 +83,6 @@ def test_two_ranks_are_the_loop_over_their_shards(tmp_path: Path) -> None:
         by_hand(theirs, concatenated if name == "HingeSpectral" else shards, 2, 2)
         ranks = [torch.load(tmp_path / f"{name}{rank}.pt", weights_only=True) for rank in (0, 1)]
         assert torch.equal(*ranks), name
-        torch.testing.assert_close(ranks[0], weights(theirs), rtol=1e-12, atol=1e-14, msg=lambda m: f"{name}: {m}")
+        torch.testing.assert_close(
+            ranks[0], weights(theirs), rtol=1e-12, atol=1e-14, msg=partial("{}: {}".format, name)
+        )
