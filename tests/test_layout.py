@@ -40,7 +40,7 @@ PACKAGES = {
     "models": {"torch"},
     "audio": {"torch", "torchaudio", "numpy", "soundfile", "matplotlib", "safetensors"},
     "losses": {"torch"},
-    "data": {"torch", "lightning", "numpy", "soundfile"},
+    "data": {"torch", "torchaudio", "lightning", "numpy", "soundfile"},
     "convert": {"torch"},
     "vocoder": {"torch"},
     "module": {"torch", "lightning"},
