@@ -12,8 +12,13 @@ asked for each bucket, so it can leave those out. All else stays DDP's, and exac
 - The means are taken before the guard, the scaler and clipping see them, so a NaN on one rank stops all, as before;
   a checkpoint within a window averages the gradients itself (``univnet.gan.resume``).
 
-What it leaves: a bucket on the border of both networks, in which the one's part alone is sent, where that is one piece.
-A hook of the user's own, given to the strategy or registered in ``on_train_start`` of a callback, is kept in its place.
+What it leaves: of a bucket with gradients of both networks, the piece from the player's first to its last is sent. A
+hook of the user's own, given to the strategy or registered in ``on_train_start`` of a callback, is kept in its place.
+
+Nothing uses it yet: it is a prototype, proved on two gloo ranks and not tried on a GPU. To wire it into a GAN module,
+give the module one ``OwnGradients`` in ``on_train_start``, register that with ``self.trainer.strategy.model`` (DDP by
+then), and let ``_turn`` enter ``of(player.parameters)`` beside freezing the others: a turn on a regularizer is such a
+turn, too. ``tests/support/all_reduce_run.py`` does this in a subclass.
 """
 
 from collections.abc import Iterable, Iterator
@@ -58,7 +63,7 @@ class OwnGradients:
             self._own = None
 
     def reduced(self, bucket: GradBucket) -> Future[Tensor]:
-        """Average over the ranks what ``bucket`` holds of the player's; give back the whole of it."""
+        """Average over the ranks what ``bucket`` holds of the player's gradients; return all of its gradients."""
         buffer = bucket.buffer()
         begin, end = self._range(bucket)
         part = buffer[begin:end]
