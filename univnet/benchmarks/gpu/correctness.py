@@ -102,7 +102,6 @@ def _relative(ours: Tensor, right: Tensor) -> float:
 def shared_forward(scale: Scale) -> Row:
     """Compare both players' gradients with those of a forward for each of them."""
     module, batch = scale.module(scale.channels[0]), scale.noise(1)
-    module._trainer = None
 
     def gradients(shared: bool) -> Tensor:
         torch.manual_seed(1)
