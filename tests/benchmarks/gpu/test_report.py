@@ -1,6 +1,7 @@
 """The report: a part that fails in any way hides no other, and all parts work on the CPU, at reduced size."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 import torch
 from support import ROOT
 
-from univnet.benchmarks.gpu import correctness, scale
+from univnet.benchmarks.gpu import command, correctness, scale
 from univnet.benchmarks.gpu.child import guarded, write_rows
 from univnet.benchmarks.gpu.report import PARTS, Part, as_markdown, failures, make_report
 from univnet.benchmarks.gpu.scale import Scale
@@ -24,33 +25,27 @@ CPU = Scale.of("cpu")
 @pytest.mark.parametrize(
     ("how", "seconds", "error"),
     [
-        ("", 60, None),
         ("raises", 60, "ended with status 1: RuntimeError: the device has gone"),
-        ("dies", 60, "ended with status 3"),
-        ("hangs", 8, "stopped after 8 s"),
+        ("hangs", 3, "stopped after 3 s"),
     ],
 )
 def test_a_part_that_fails_hides_no_other(
-    how: str, seconds: float, error: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    how: str, seconds: float, error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REPORT_PART", how)
     parts = {"ours": Part("support.report_parts", "Ours", seconds), "late": Part("nowhere", "Too late", 0)}
     report = make_report(CPU, tmp_path / "new", parts=parts)
     assert json.loads((tmp_path / "new/report.json").read_text()) == json.loads(json.dumps(report))
     found = report["parts"]["ours"]
-    assert found["rows"][0] == {"case": "first", "value": 1.5, "right": True}
-    assert report["parts"]["late"]["error"] == "no time was left for it"
+    assert error in found["error"]
     text = (tmp_path / "new/report.md").read_text()
-    assert "| first | 1.5 | True |" in text
-    if error is None:
-        assert found["error"] is None
-        assert found["rows"][1] == {"case": "second|one", "device": "cpu", "channels": list(CPU.channels)}
-        assert r"| second\|one | cpu |" in text
-        assert failures(report) == ["late: no time was left for it"]
-    else:
-        assert error in found["error"]
-        assert f"**Not finished: {found['error']}**" in text
-        assert failures(report)[0].startswith(f"ours: {error}")
+    if how == "raises":  # a busy machine may take 3 s to begin
+        assert found["rows"] == [{"case": "first", "value": 1.5, "right": True}]
+        assert "| first | 1.5 | True |" in text
+    assert f"**Not finished: {found['error']}**" in text
+    ours, late = failures(report)
+    assert ours.startswith(f"ours: {error}")
+    assert late == "late: no time was left for it"
 
 
 def test_a_row_that_fails_hides_no_other(tmp_path: Path) -> None:
@@ -75,9 +70,9 @@ def _as_before() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_as_before")
-@pytest.mark.parametrize("name", [name for name in PARTS if name != "tests"])
+@pytest.mark.parametrize("name", PARTS)
 def test_a_part_on_the_cpu(name: str) -> None:
-    rows = list(import_module(PARTS[name].module).rows(CPU))
+    rows = list(import_module(PARTS[name].module).rows(replace(CPU, train_seconds=1.0)))
     assert rows
     bad = [row for row in rows if "error" in row or row.get("right") is False]
     assert not bad
@@ -85,6 +80,8 @@ def test_a_part_on_the_cpu(name: str) -> None:
         speeds = {row["case"]: row["updates/s"] for row in rows if "updates/s" in row}
         assert {"c4, bf16, channels-last", "c4, plain step, tf32", "c4, trainer, bf16"} <= speeds.keys()
         assert min(speeds.values()) > 0
+    if name == "tests":
+        assert rows[0]["passed"] == 3
     if name == "run":
         assert rows[-1]["data"] == "speech"
 
@@ -119,16 +116,24 @@ def test_sizes_and_precisions(monkeypatch: pytest.MonkeyPatch) -> None:
     assert scale.Scale(**CPU.config) == CPU
 
 
-def test_the_command(tmp_path: Path) -> None:
-    script = [sys.executable, str(ROOT / "scripts/gpu_report.py"), "--output", str(tmp_path)]
-    ran = subprocess.run(
-        [*script, "--device", "cpu", "--parts", "tests"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert ran.returncode == 0, ran.stderr
-    [row] = json.loads((tmp_path / "report.json").read_text())["parts"]["tests"]["rows"]
-    assert row["passed"] == 3
-    assert "## The tests for a GPU" in ran.stdout
-    if not torch.cuda.is_available():
-        ran = subprocess.run(script, capture_output=True, text=True, check=False)
-        assert ran.returncode == 2
-        assert "--device cuda cannot be used here" in ran.stderr
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(command, "PARTS", {"ours": Part("support.report_parts", "Ours", 60)})
+    with pytest.raises(SystemExit) as left:
+        command.main(["--device", "cpu", "--output", str(tmp_path)])
+    assert left.value.code == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["parts"]["ours"]["rows"][1] == {
+        "case": "second|one",
+        "device": "cpu",
+        "channels": list(CPU.channels),
+    }
+    assert r"| second\|one | cpu |" in capsys.readouterr().out
+
+
+def test_the_script_needs_no_installed_package(tmp_path: Path) -> None:
+    bare = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    script = [sys.executable, ROOT / "scripts/gpu_report.py", "--device", "nowhere", "--output", tmp_path]
+    ran = subprocess.run(script, cwd=tmp_path, env=bare, capture_output=True, text=True, check=False)
+    assert ran.returncode == 2
+    assert "--device nowhere cannot be used here" in ran.stderr
+    assert not [*tmp_path.iterdir()]
