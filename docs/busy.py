@@ -1,7 +1,7 @@
-"""Updates per second on an idle and a busy machine, by how threads wait: ``python docs/busy.py [--rounds 3]``.
+"""Updates per second beside other processes that compute, by how threads wait: ``python docs/busy.py [--rounds 3]``.
 
 Each measurement is a process of its own, because OpenMP reads its settings once: it makes a second of updates of the
-demo's size, then counts those of some seconds. Settings take turns. Busy means one process per core that computes.
+demo's size, then counts those of some seconds. Settings take turns.
 """
 
 import argparse
@@ -12,11 +12,15 @@ import sys
 import time
 
 SETTINGS = {
-    "torch's own": {},
+    "default": {},
     "OMP_WAIT_POLICY=passive": {"OMP_WAIT_POLICY": "passive"},
     "GOMP_SPINCOUNT=1000": {"GOMP_SPINCOUNT": "1000"},
     "one thread": {"OMP_NUM_THREADS": "1"},
 }
+
+
+# Computes until the process that has started it ends.
+OTHER = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: sum(range(100000))"
 
 
 def updates_per_second(seconds: float) -> float:
@@ -52,33 +56,37 @@ def measured(settings: dict[str, str], seconds: float) -> float:
 
 
 def main() -> None:
-    """Measure every setting idle and busy, in turn, and print a table."""
+    """Measure every setting beside each number of others, in turn, and print the medians."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument(
+        "--settings", nargs="+", choices=SETTINGS, default=[*SETTINGS], help="the first is compared with"
+    )
+    cores = os.cpu_count() or 1
+    parser.add_argument("--others", nargs="+", type=int, default=[0, cores], help=f"processes (default: 0 {cores})")
     parser.add_argument("--child", type=float)
     options = parser.parse_args()
     if options.child:
         print(updates_per_second(options.child))
         return
-    found: dict[tuple[str, bool], list[float]] = {(name, busy): [] for name in SETTINGS for busy in (False, True)}
+    cases = [(name, others) for others in options.others for name in options.settings]
+    found: dict[tuple[str, int], list[float]] = {case: [] for case in cases}
     for _ in range(options.rounds):
-        for name, busy in found:
-            count = (os.cpu_count() or 1) * busy
-            others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+        for name, others in cases:
+            busy = [subprocess.Popen([sys.executable, "-c", OTHER]) for _ in range(others)]
             try:
-                found[name, busy].append(measured(SETTINGS[name], options.seconds))
+                found[name, others].append(measured(SETTINGS[name], options.seconds))
             finally:
-                for other in others:
+                for other in busy:
                     other.kill()
                     other.wait()
-            print(f"{name:24} {'busy' if busy else 'idle'} {found[name, busy][-1]:6.3f} updates/s", flush=True)
-    own = statistics.median(found["torch's own", False])
-    for name, busy in found:
-        middle = statistics.median(found[name, busy])
+            print(f"{name:24} beside {others} others: {found[name, others][-1]:6.3f} updates/s", flush=True)
+    first = statistics.median(found[cases[0]])
+    for case in cases:
+        middle = statistics.median(found[case])
         print(
-            f"median {name:24} {'busy' if busy else 'idle'} {middle:6.3f} updates/s, "
-            f"{middle / own:.2f} of torch's own on an idle machine"
+            f"median {case[0]:24} beside {case[1]} others: {middle:6.3f} updates/s, {middle / first:.2f} of the first"
         )
 
 

@@ -100,27 +100,34 @@ def _relative(ours: Tensor, right: Tensor) -> float:
 
 
 def shared_forward(scale: Scale) -> Row:
-    """Compare both players' gradients with those of a forward for each of them."""
+    """Compare both players' gradients with those of a forward for each of them, and count the forwards of a part."""
     module, batch = scale.module(scale.channels[0]), scale.noise(1)
+    parts, weights = module.discriminator.parts(), list(module.discriminator.parameters())
+    counts = []
 
     def gradients(shared: bool) -> Tensor:
         torch.manual_seed(1)
-        fake = module.generate(batch)
-        if not shared:
-            fake.register_hook(lambda grad: grad)  # with hooks each player has its own
-        parts, weights = module.discriminator.parts(), list(module.discriminator.parameters())
-        judge = module._shared_forward
+        calls: list[Tensor] = []
+        hooks = [next(iter(parts.values())).register_forward_pre_hook(lambda _, inputs: calls.extend(inputs[:1]))]
+        if not shared:  # weights with hooks: each player has its own forward
+            hooks += [weight.register_hook(lambda grad: grad) for weight in weights]
+        fake, judge = module.generate(batch), module._shared_forward
         terms = [
             judge.generator_terms(parts, fake, batch["audio"]),
             judge.discriminator_terms(parts, fake.detach(), batch["audio"]),
         ]
         sums = [torch.stack([each["loss"] for each in of.values()]).sum() for of in terms]
         own = torch.autograd.grad(sums[0], list(module.generator.parameters()), retain_graph=True)
-        return torch.cat([each.flatten() for each in (*own, *torch.autograd.grad(sums[1], weights))])
+        found = torch.cat([each.flatten() for each in (*own, *torch.autograd.grad(sums[1], weights))])
+        for hook in hooks:
+            hook.remove()
+        counts.append(len(calls))
+        return found
 
     with scale.precision("float32"):
         error = _relative(gradients(True), gradients(False).cpu())
-    return {"gradients": error, "at most": 1e-4, "right": error <= 1e-4}
+    fewer = counts[0] < counts[1]
+    return {"gradients": error, "at most": 1e-4, "forwards": counts, "right": error <= 1e-4 and fewer}
 
 
 def training(scale: Scale, precision: str) -> Row:
