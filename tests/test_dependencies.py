@@ -21,7 +21,7 @@ NEEDED = {
     "tensorboard": "TensorBoardLogger, the default logger, writes with it",
 }
 SKIPS_WITHOUT = {"cargan"}  # a test names it to pytest.importorskip
-COMMANDS = {"mypy", "ruff", "pytest-timeout", "pytest-xdist"}  # and pytest's plugins
+COMMANDS = {"mypy", "ruff", "pytest-timeout", "pytest-xdist", "setuptools"}  # pytest's plugins, and what builds
 # Imported by the package although only ``dev`` brings them.
 OPTIONAL = {"transformers": "a peer of the benchmark, which leaves it out where it is missing"}
 

@@ -1,7 +1,8 @@
 """UnivNet: train and use a GAN vocoder (Jang et al. 2021, arXiv 2106.07889) with PyTorch Lightning."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from univnet.common.lazy import lazily
 
 if TYPE_CHECKING:
     from univnet.audio import LogMelSpectrogram
@@ -23,12 +24,4 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazily(__name__, _HOMES)

@@ -1,7 +1,8 @@
 """Training techniques for Lightning modules of two players, generator and discriminator, each with its optimizer."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from univnet.common.lazy import lazily
 
 if TYPE_CHECKING:
     from univnet.gan.averaging.checkpoint import averaged_weights
@@ -59,12 +60,4 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazily(__name__, {name: f"{__name__}.{module}" for name, module in _MODULES.items()})

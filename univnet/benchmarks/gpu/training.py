@@ -86,7 +86,7 @@ def in_trainer(scale: Scale, channels: int, precision: str) -> Row:
     """Time updates in a real trainer, whose batches are on the device already."""
     module, batch = scale.module(channels), scale.noise()
     clock = _Clock(scale)
-    module.on_train_batch_end = clock  # type: ignore[method-assign]
+    module.on_train_batch_end = clock  # type: ignore[assignment]
     half = "bf16-mixed" if precision == "bf16" else "32-true"
     trainer = quiet_trainer(scale, max_steps=2 * scale.updates, precision=half)
     if scale.cuda:
