@@ -12,7 +12,7 @@ import torch
 import yaml
 from support.small import write_config
 
-from univnet.audio import LogMelSpectrogram, MelFormat, read_segment
+from univnet.audio import LogMelSpectrogram, MelFormat, read_segment, write_audio
 from univnet.cli import main
 from univnet.data import AudioDataModule
 
@@ -33,8 +33,6 @@ def listed(folder: Path, demo: Path, written: Any, count: int = 3) -> Path:
     for path in sorted(demo.glob("*.flac"))[:count]:
         audio = read_segment(path, 0, 16000 * 3, 16000)[0].numpy()
         np.save(folder / f"{path.stem}.npy", written(librosas(audio)).astype(np.float32))
-        from univnet.audio import write_audio
-
         write_audio(folder / f"{path.stem}.wav", torch.from_numpy(audio)[None], 16000)
         rows.append((f"{path.stem}.wav", f"{path.stem}.npy"))
     with (folder / "list.csv").open("w", newline="") as file:
@@ -54,7 +52,7 @@ def log10(mel: np.ndarray) -> np.ndarray:
 def distance(given: torch.Tensor, own: torch.Tensor) -> float:
     """Return how far the mels are apart on average, where something is heard."""
     heard = own > -8
-    assert heard.float().mean() > 0.3
+    assert heard.float().mean() > 0.1
     return float((given - own).abs()[heard].mean())
 
 
@@ -65,7 +63,6 @@ def test_crops_of_centred_mels_are_aligned_with_their_audio(tmp_path: Path, demo
     module.setup()
     assert module.train_dataset is not None
     left, right = MEL.context
-    starts = 0
     for draw in range(40):
         item = module.train_dataset[draw]
         context, given = item["context"][None], item["mel"]
@@ -74,10 +71,6 @@ def test_crops_of_centred_mels_are_aligned_with_their_audio(tmp_path: Path, demo
         assert distance(given[:, inner], own[:, inner]) < 1e-3
         shifted = MEL.frames_of(context[..., 128 : 128 - right + left + 8192])[0]
         assert distance(given[:, 3 : shifted.shape[1] - 3], shifted[:, inner]) > 0.05
-        audio = context[0, 0, left : left + 8192]
-        starts += torch.equal(
-            audio[:128], audio[129:257].flip(0)
-        )  # before the recording it is reflected, as in the mel
     batch = module.on_after_batch_transfer(next(iter(module.train_dataloader())), 0)
     assert batch["audio"].shape == (4, 1, 8192)
     assert batch["mel"].shape == (4, 80, 32)
@@ -133,9 +126,8 @@ def test_a_format_that_the_values_do_not_keep_to_is_told(tmp_path: Path, demo: P
 
 def test_what_does_not_fit_is_told_with_all_that_differs(tmp_path: Path, demo: Path) -> None:
     manifest = listed(tmp_path, demo, log10)
-    with pytest.raises(
-        ValueError, match="batch_size must be at least 1.*mel_format hifigan does not fit the mel"
-    ) as no:
+    both = r"batch_size must be at least 1.*mel_format hifigan does not fit the mel"
+    with pytest.raises(ValueError, match=both) as no:
         data(manifest, mel_format="hifigan", batch_size=0)
     assert "sample_rate is 22050, not 16000" in str(no.value)
     with pytest.raises(ValueError, match="mel_format: there is no mel format 'hifi'"):

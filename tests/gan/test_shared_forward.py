@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from univnet.gan import SharedForward
+from univnet.gan import Player, SharedForward
 from univnet.gan.updates import frozen
 
 Parts = dict[str, nn.Module]
@@ -260,3 +260,114 @@ def test_only_one_parts_activations_are_held(parts: Parts) -> None:
     assert alive == [0, 3, 0, 0]  # part 0 on the reals, then on the fakes, and part 1 on both
     assert [len(references) for references in held.values()] == [6, 6]
     assert not any(reference() is not None for references in held.values() for reference in references)
+
+
+class Conditional(nn.Module):
+    """A part that also sees a condition, and counts its forward passes."""
+
+    def __init__(self, channels: int = 1) -> None:
+        super().__init__()
+        self.conv, self.embed = nn.Conv1d(channels, 3, 3).double(), nn.Conv1d(1, 3, 3).double()
+        self.runs = 0
+
+    def forward(self, x: Tensor, condition: dict[str, Tensor] | None = None) -> Tensor:
+        self.runs += 1
+        out = self.conv(x).tanh()
+        return (out if condition is None else out * self.embed(condition["mel"])).mean(1)
+
+
+def sums(terms: dict[str, dict[str, Tensor]]) -> Tensor:
+    return torch.stack([each["loss"] for each in terms.values()]).sum()
+
+
+def test_a_condition_reaches_the_parts_and_gets_its_gradient() -> None:
+    part, real, encoder = Conditional(), audio(1), nn.Conv1d(1, 1, 1).double()
+    condition, fake = {"mel": encoder(audio(2))}, audio(0).requires_grad_()
+    generator = hinge_of_generator(part(fake, condition))["loss"]
+    to_inputs = torch.autograd.grad(generator, [fake, *encoder.parameters()])
+    detached = {"mel": condition["mel"].detach()}
+    discriminator = relativistic_of_discriminator(part(real, detached), part(fake.detach(), detached))["loss"]
+    to_weights = torch.autograd.grad(discriminator, list(part.parameters()))
+    part.runs = 0
+
+    shared, condition = both(), {"mel": encoder(audio(2))}
+    with frozen(list(part.parameters())):
+        sums(shared.generator_terms({"a": part}, fake, real, condition)).backward()
+    of_encoder = [parameter.grad.clone() for parameter in encoder.parameters()]
+    sums(shared.discriminator_terms({"a": part}, fake.detach(), real, condition)).backward()
+    assert part.runs == 2
+    torch.testing.assert_close([fake.grad, *of_encoder], list(to_inputs), rtol=0, atol=1e-12)
+    torch.testing.assert_close([p.grad for p in part.parameters()], list(to_weights), rtol=0, atol=1e-12)
+    torch.testing.assert_close([p.grad for p in encoder.parameters()], of_encoder, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("by_handle", "runs"), [(True, [2, 2, 2]), (False, [4, 3, 3])])
+def test_a_condition_joined_to_the_fakes_costs_no_forward_more(
+    by_handle: bool, runs: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    part, shared, condition, real = Conditional(2), both(), audio(2), audio(1)
+    parts, counted = {"a": part}, []
+
+    def joined(x: Tensor) -> Tensor:  # as in pix2pix
+        return torch.cat([condition, x], 1)
+
+    for _ in range(3):
+        part.runs, fake = 0, audio(0).requires_grad_().tanh()
+        with frozen(list(part.parameters())):
+            known = {"handle": fake} if by_handle else {}
+            sums(shared.generator_terms(parts, joined(fake), joined(real), **known)).backward()
+        later = fake.detach()
+        known = {"handle": later} if by_handle else {}
+        terms = shared.discriminator_terms(parts, joined(later), joined(real), **known)
+        expected = relativistic_of_discriminator(part(joined(real)), part(joined(later)))["loss"]
+        torch.testing.assert_close(terms["a"]["loss"], expected, rtol=0, atol=1e-12)
+        counted.append(part.runs - 2)
+    assert counted == runs
+    assert [record.levelname for record in caplog.records] == ([] if by_handle else ["WARNING"])
+    assert by_handle or "give both the same handle=" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["foreach", "fused", "plain"])
+def test_weights_that_have_changed_are_judged_with(parts: Parts, judged: list, kind: str, caplog: Any) -> None:
+    player = Player("discriminator")
+    player.bind(torch.optim.AdamW(weights(parts), 0.1, **({} if kind == "plain" else {kind: True})), None)
+    shared, real, fake = both(), audio(1), audio(0).requires_grad_().tanh()
+    shared.generator_terms(parts, fake, real)
+    player.open(0)
+    player.accumulate({"loss": sums({k: hinge_of_generator(part(real)) for k, part in parts.items()})}, Tensor.backward)
+    player.update(player.optimizer.step)
+    terms = shared.discriminator_terms(parts, fake.detach(), real)
+    for name, part in parts.items():
+        expected = relativistic_of_discriminator(part(real), part(fake))["loss"]
+        torch.testing.assert_close(terms[name]["loss"], expected, rtol=0, atol=1e-12)
+    assert "the weights have changed" in caplog.text
+    judged.clear()
+    shared.generator_terms(parts, fake, real)
+    assert [name for name, _ in judged] == ["0", "1"]  # nothing is shared any more
+
+
+def test_shares_that_nobody_collects_end_with_a_warning(parts: Parts, judged: list, caplog: Any) -> None:
+    shared, counted = both(), []
+    for _ in range(5):
+        fake = audio(0).requires_grad_().tanh()
+        shared.generator_terms(parts, fake, audio(1))
+        counted.append(len(judged))
+        judged.clear()
+    assert counted == [4, 4, 2, 2, 2]
+    assert [record.message.count("in vain") for record in caplog.records] == [1]
+
+
+def test_nothing_of_a_share_outlives_an_exception(parts: Parts) -> None:
+    shared, held = both(), list[weakref.ref]()
+
+    def step() -> None:
+        fake, real = audio(0).requires_grad_().tanh(), audio(1)
+        shared.generator_terms(parts, fake, real)
+        gradients = [g for each in shared._share.precomputed.values() for g in each.gradients]
+        held.extend(weakref.ref(tensor) for tensor in (fake, real, *gradients))
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        step()
+    assert len(held) > 6
+    assert not any(reference() is not None for reference in held)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from univnet.audio import LogMelSpectrogram, MelFormat, shown
+from univnet.audio import LogMelSpectrogram, MelFormat, ReadSegment, read_segment, shown
 from univnet.data.augment import Augment
 from univnet.data.check import FAR
 from univnet.data.crops import EPOCHS, Crop, Crops, Epoch
@@ -50,6 +50,7 @@ class SegmentDataset(Dataset[dict[str, Any]]):
         augment: changes level, polarity or speed from draw to draw; None: nothing.
         tries: 1 raises what is wrong with a recording that cannot be read. More: so many crops are tried, each drawn
             elsewhere by the seed, the draw number and the attempt, before ``FaultyDataError`` is raised.
+        read: what reads the recordings: ``read_segment``, or ``read`` of a ``FolderCache`` or ``MemoryCache``.
         mel_format: of the mels that the files name, one that converts to ``mel``; default: as ``mel``. Where its frames
             are centred, a segment begins half a hop earlier than its first frame.
 
@@ -69,6 +70,7 @@ class SegmentDataset(Dataset[dict[str, Any]]):
         skip_silence: float | None = None,
         augment: Augment | None = None,
         tries: int = 1,
+        read: ReadSegment = read_segment,
         mel_format: MelFormat | None = None,
     ) -> None:
         grid = Grid.of(mel, mel_format)
@@ -107,6 +109,7 @@ class SegmentDataset(Dataset[dict[str, Any]]):
         self.segment_length = segment_length
         self.seed = seed
         self.tries = tries
+        self.read = read
         self.augment = augment
         self.silent_below = 0.0 if skip_silence is None else 10 ** (skip_silence / 20)
         frames = [grid.frames(file) for file in self.files]
@@ -159,7 +162,7 @@ class SegmentDataset(Dataset[dict[str, Any]]):
         places = np.abs(np.arange(start - left, start + self.segment_length + right))
         places = np.minimum(places, 2 * (length - 1) - places)
         low, high = int(places.min()), int(places.max()) + 1
-        audio = _read_audio(file, low, max(0, min(high, samples) - low), self.mel.sample_rate)
+        audio = _read_audio(file, low, max(0, min(high, samples) - low), self.mel.sample_rate, self.read)
         audio = F.pad(audio, (0, high - low - audio.shape[1]))
         return audio[:, torch.from_numpy(places - low)]
 
@@ -177,6 +180,7 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
         least: in samples at ``mel.sample_rate``, but no more than ``max_seconds``; always at least a frame.
         tries: above 1, the place of a recording that cannot be read is taken by the next that can, within so many; the
             item then has ``"faults"``, as in ``SegmentDataset``.
+        read: what reads the recordings, as in ``SegmentDataset``.
         mel_format: of the mels that the files name, as in ``SegmentDataset``: where its frames are centred, the audio
             comes half a hop late.
 
@@ -191,6 +195,7 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
         max_seconds: float | None = None,
         least: int = 1,
         tries: int = 1,
+        read: ReadSegment = read_segment,
         mel_format: MelFormat | None = None,
     ) -> None:
         if mistakes := _mel_mistakes(files, Grid.of(mel, mel_format)):
@@ -198,6 +203,7 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
         self.files = list(files)
         self.mel = Grid.of(mel, mel_format)
         self.tries = tries
+        self.read = read
         self.max_seconds = max_seconds
         if max_seconds is not None:
             least = min(least, int(max_seconds * mel.sample_rate))
@@ -227,7 +233,7 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
             item["mel"] = F.pad(mel, (0, max(0, self.least - frames)), value=grid.silence)
         delay = 0 if given is None else grid.delay
         samples, length = min(samples, frames * grid.hop_length - delay), max(frames, self.least) * grid.hop_length
-        audio = _read_audio(file, 0, samples, grid.sample_rate)
+        audio = _read_audio(file, 0, samples, grid.sample_rate, self.read)
         if delay:  # the mel of a reflection, as at the beginning of a segment
             audio = torch.cat([F.pad(audio, (0, max(0, delay + 1 - samples)))[:, 1 : delay + 1].flip(1), audio], 1)
         return {"audio": F.pad(audio, (0, length - audio.shape[1])), **item}
@@ -249,9 +255,9 @@ def _mel_mistakes(files: Sequence[AudioFile], grid: Grid) -> list[str]:
     return [f"{len(wrong)} of {len(files)} mels do not fit, for example: {wrong[0]}"] if wrong else []
 
 
-def _read_audio(file: AudioFile, start: int, length: int, sample_rate: int) -> Tensor:
+def _read_audio(file: AudioFile, start: int, length: int, sample_rate: int, read: ReadSegment) -> Tensor:
     try:
-        audio = file.read(start, length, sample_rate)
+        audio = file.read(start, length, sample_rate, read)
     except (OSError, ValueError) as error:
         raise Fault(shown(file.path), str(error)) from error
     if not (audio.numel() == 0 or float(audio.abs().max()) <= FAR):  # false for NaN, too

@@ -7,6 +7,7 @@ A window closes after K micro-batches or at the epoch's last one.
 import copy
 import logging
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.amp import GradScaler
+from torch.autograd.graph import increment_version
 from torch.nn import Parameter
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
@@ -192,6 +194,7 @@ class Player:
         if finite:
             self._clip(with_grad, grads, norm)
             step()
+            increment_version(with_grad)  # torch's fused optimizers do not
             self.steps += 1
             self._nonfinite_in_a_row = 0
         if self.scaler and grads:
@@ -326,6 +329,7 @@ _OWN = ("lr", "gradient_norm", "updates", "nonfinite", "clipped", "loss_scale")
 def requiring_grad(parameters: list[Parameter], wanted: bool) -> Iterator[None]:
     """Set whether ``parameters`` require gradients inside this context; afterwards all are as before."""
     changed = [p for p in parameters if p.requires_grad != wanted]
+    _let_compiled_networks_notice()
     try:
         for parameter in changed:
             parameter.requires_grad_(wanted)
@@ -338,6 +342,17 @@ def requiring_grad(parameters: list[Parameter], wanted: bool) -> Iterator[None]:
 def frozen(parameters: list[Parameter]) -> AbstractContextManager[None]:
     """Let ``parameters`` require no gradients inside this context."""
     return requiring_grad(parameters, False)
+
+
+def _let_compiled_networks_notice() -> None:
+    """Have graphs that torch compiles from here on check whether weights require gradients.
+
+    By default they take a module's weights for unchanged, and a discriminator that was compiled in the generator's
+    turn gets no gradient in its own (pytorch/pytorch#139476).
+    """
+    dynamo: Any = sys.modules.get("torch._dynamo.config")  # slow to import, and only there where something is compiled
+    if getattr(dynamo, "skip_tensor_guards_with_matching_dict_tags", False):
+        dynamo.skip_tensor_guards_with_matching_dict_tags = False
 
 
 def _is_count(value: object, least: int) -> bool:
