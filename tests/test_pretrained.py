@@ -1,6 +1,12 @@
 """The vocoder that the repository ships."""
 
+import importlib.util
+import math
 from pathlib import Path
+
+import pytest
+import soundfile as sf
+import torch
 
 from univnet import Vocoder
 from univnet.audio.io import audio_length, read_segment
@@ -29,3 +35,44 @@ def test_it_is_small_and_its_licence_lies_beside_it() -> None:
     assert (folder / "model.safetensors").stat().st_size <= 8_000_000
     assert "festvox-ru" in (folder / "LICENSE.txt").read_text()
     assert len(HELD_OUT) == 24
+
+
+@pytest.fixture
+def mel() -> torch.Tensor:
+    """Of a second of speech that the model never heard."""
+    audio = read_segment(ROOT / "data" / "demo" / "ru_0222.flac", 8000, 16000, 16000)
+    return Vocoder.from_pretrained("demo").mel(audio[None])
+
+
+@pytest.mark.parametrize(("dtype", "below"), [(torch.bfloat16, 30), (torch.float16, 45)])
+def test_in_half_precision_it_says_the_same(dtype: torch.dtype, below: int, mel: torch.Tensor) -> None:
+    """Which needs the same noise: torch draws other numbers in another type."""
+    vocoder = Vocoder.from_pretrained("demo")
+    expected = vocoder(mel)
+    audio = vocoder.to(dtype)(mel)
+    assert audio.dtype == dtype
+    energy = expected.square().sum() / (audio.float() - expected).square().sum()
+    assert 10 * math.log10(energy) > below
+    streamed = torch.cat(list(vocoder.stream(mel.split(7, 2))), 2)
+    torch.testing.assert_close(streamed, audio, rtol=0, atol=0.02)
+    with torch.autocast("cpu", dtype):
+        audio = Vocoder.from_pretrained("demo")(mel)
+    energy = expected.square().sum() / (audio.float() - expected).square().sum()
+    assert 10 * math.log10(energy) > below
+
+
+def test_the_comparison_of_precisions_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = importlib.util.spec_from_file_location("low_precision", ROOT / "docs" / "low_precision.py")
+    assert spec is not None
+    assert spec.loader is not None
+    page = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(page)
+    audio, rate = sf.read(ROOT / "data" / "demo" / "ru_0222.flac")
+    sf.write(tmp_path / "ru_0222.flac", audio[8000:24000], rate)
+    sf.write(tmp_path / "ru_0014.flac", audio, rate)  # this one it was trained on
+    page.main(ROOT / "data" / "pretrained", tmp_path)
+    table = capsys.readouterr().out.splitlines()
+    assert [line.split("|")[1].strip() for line in table[2:]] == ["float32", "bfloat16", "float16"]
+    assert "| none | 0 |" in table[2]
+    below = [float(line.split("|")[2].strip(" -dB")) for line in table[3:]]
+    assert 30 < below[0] < below[1] < 80

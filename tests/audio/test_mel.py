@@ -85,6 +85,15 @@ def test_precision():
     assert mel(audio.double()).dtype == torch.float64
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_it_stays_in_single_precision_in_a_model_that_is_not(dtype):
+    audio, mel = torch.randn(1, 1, 4000) / 5, LogMelSpectrogram()
+    expected = mel(audio)
+    assert torch.equal(torch.nn.Sequential(mel).to(dtype)[0](audio), expected)
+    assert torch.equal(mel.to("cpu").double()(audio), expected)
+    assert mel.filters.dtype == torch.float64
+
+
 def test_config_rebuilds_and_nothing_is_saved():
     mel = LogMelSpectrogram(22050, 2048, 300, 1200, 80, 30, 8000, 1e-4)
     again = LogMelSpectrogram(**mel.config)

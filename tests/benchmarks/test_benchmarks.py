@@ -1,16 +1,19 @@
 """The benchmark's contestants do the same work, and its figures are what they say; no test asserts a time."""
 
+import argparse
+import functools
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from support import PROGRAMS
 from support.small import small_univnet
 
-from univnet import UnivNet
+from univnet import Generator, UnivNet
 from univnet.benchmarks import contests, measure, plain
 from univnet.benchmarks.comparison import WITHOUT_TRANSFORMERS
 from univnet.cli.benchmark import run
@@ -92,12 +95,40 @@ def test_a_table_and_json(tmp_path: Path, capsys: pytest.CaptureFixture, monkeyp
     assert WITHOUT_TRANSFORMERS in said
 
 
+def test_exported_graphs_run_against_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: dict[str, Any] = {"strides": (16, 16), "dilations": (3,), "predictor_channels": 8, "predictor_blocks": 1}
+    monkeypatch.setattr(contests, "Generator", functools.partial(Generator, noise_channels=8, **sizes))
+    monkeypatch.setitem(contests.CHANNELS, "c16", 4)
+    output = tmp_path / "infer.json"
+    argv = ["infer", "--size", "c16", "--seconds", "0.2", "0.3", "--backends", "torch-export", "onnx"]
+    run([*argv, "--repeats", "1", "--no-memory", "--output", str(output)])
+    rows = [(row["case"], row["contestant"], "flops" in row) for row in json.loads(output.read_text())["rows"]]
+    each = [("ours", True), ("torch-export", False), ("onnx", False)]
+    assert rows == [(case, *rest) for case in ("0.2 s", "0.3 s") for rest in each]
+    options = argparse.Namespace(
+        backends=["onnx", "torch-export"],
+        memory_of=None,
+        size="c16",
+        seconds=[0.2],
+        batch=2,
+        device="cpu",
+        precision="32",
+    )
+    [make] = contests.infer(options).values()
+    contestants = make()
+    expected: Any = contestants["ours"]()
+    for name in options.backends:
+        torch.testing.assert_close(torch.as_tensor(contestants[name]()), expected, rtol=0, atol=1e-4)
+
+
 def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     for argv, message in (
         (["infer", "--device", "nowhere"], "--device nowhere cannot be used here"),
         (["lvc", "--segment", "100"], "--segment must be a multiple of 256 samples, got 100"),
         (["lvc", "--output", str(tmp_path / "no" / "file.json")], "there is no folder"),
         (["fast"], "invalid choice: 'fast'"),
+        (["lvc", "--backends", "onnx"], "--backends is for infer on the CPU in float32"),
+        (["infer", "--backends", "tflite"], "invalid choice: 'tflite'"),
         (["train", "--batch", "0"], "must be at least 1, got 0"),
     ):
         with pytest.raises(UsageError, match=message):

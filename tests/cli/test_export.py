@@ -14,7 +14,7 @@ from support.small import write_config
 from univnet import LogMelSpectrogram, UnivNet, Vocoder
 from univnet.cli import main
 from univnet.convert import plain_state_dict
-from univnet.models import Discriminator
+from univnet.models import Discriminator, MultiPeriodDiscriminator, MultiResolutionSpectrogramDiscriminator
 from univnet.models import Generator as UnivNetGenerator
 from univnet.weights.mindslab import read_mindslab, to_mindslab, write_mindslab
 
@@ -76,11 +76,54 @@ def test_the_references_layout_has_both_players(tmp_path: Path) -> None:
         assert all(torch.equal(value, state[name]) for name, value in back.state_dict().items())
 
 
+def test_the_reference_gets_the_discriminators_windows_from_our_checkpoint_and_from_its_folder(
+    tmp_path: Path, failing: Callable[..., str]
+) -> None:
+    """Weights do not tell hops, windows and slopes: the checkpoint's configuration does."""
+    torch.manual_seed(0)
+    resolutions = ((1024, 100, 800), (256, 30, 128))
+    judges = Discriminator(MultiResolutionSpectrogramDiscriminator(resolutions), MultiPeriodDiscriminator((2, 13)))
+    generator, mel = UnivNetGenerator(20, channels=4), LogMelSpectrogram(16000, n_mels=20)
+    ours = save(UnivNet(generator, judges, mel), tmp_path / "ours.ckpt")
+    folder = export(ours, "folder", tmp_path / "folder")
+    audio = torch.randn(1, 1, 4000)
+    for source in (ours, folder, export(folder, "folder", tmp_path / "again")):
+        model = read_mindslab(export(source, "mindslab", tmp_path / "theirs.pt", "--overwrite"))
+        assert model.discriminator is not None
+        assert model.discriminator.mrd.config["resolutions"] == [list(each) for each in resolutions]
+        assert model.discriminator.mpd.config == judges.mpd.config
+        for name, value in judges.state_dict().items():
+            assert torch.equal(model.discriminator.state_dict()[name], value)
+        for name, scores in judges(audio).items():
+            assert torch.equal(model.discriminator(audio)[name], scores)
+    for damage, told in (
+        ("[3]", "must hold one JSON object"),
+        ('{"mrd": 3, "mpd": {}}', "no discriminator that can be"),
+    ):
+        (folder / "discriminator.json").write_text(damage)
+        argv = ("export", "--checkpoint", folder, "--to", "mindslab", "--output", tmp_path / "no.pt")
+        assert told in failing(*argv)
+    module = UnivNet(generator, Discriminator(mpd=MultiPeriodDiscriminator((2,), leaky_slope=0.1)), mel)
+    steep = export(save(module, tmp_path / "steep.ckpt"), "folder", folder, "--overwrite")
+    told = failing("export", "--checkpoint", steep, "--to", "mindslab", "--output", tmp_path / "no.pt")
+    assert "the discriminators' leaky_slope is not 0.2" in told
+    content = torch.load(ours, weights_only=True)
+    content["state_dict"] = {n: v for n, v in content["state_dict"].items() if n.startswith("generator.")}
+    torch.save(content, ours)
+    export(ours, "folder", folder, "--overwrite")
+    assert not list(folder.glob("discriminator.*"))
+
+
 def test_what_cannot_be_exported_is_told_and_nothing_written(
     checkpoint: Path, tmp_path: Path, failing: Callable[..., str]
 ) -> None:
-    argv = ("export", "--checkpoint", checkpoint, "--output", tmp_path / "x")
+    content = torch.load(checkpoint, weights_only=True)
+    del content["univnet"]["discriminator"]  # as older checkpoints are
+    torch.save(content, tmp_path / "older.ckpt")
+    argv = ("export", "--checkpoint", tmp_path / "older.ckpt", "--output", tmp_path / "x")
     assert "the window of the discriminator mrd_256 is not told in the file" in failing(*argv, "--to", "mindslab")
+    argv = ("export", "--checkpoint", checkpoint, "--output", tmp_path / "x")
+    assert "discriminator.mpd.discriminators.mpd_2.conv_post has another shape" in failing(*argv, "--to", "mindslab")
     assert "needs noise_channels and predictor_channels to be equal" in failing(*argv, "--to", "transformers")
     assert "invalid choice: 'tflite'" in failing(*argv, "--to", "tflite")
     assert not (tmp_path / "x").exists()

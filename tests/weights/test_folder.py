@@ -18,6 +18,7 @@ from transformers import UnivNetConfig, UnivNetFeatureExtractor, UnivNetModel
 
 from univnet import Generator, LogMelSpectrogram, Vocoder
 from univnet.weights.folder import CARD, CONFIG, WEIGHTS, find_folder
+from univnet.weights.sources import read_weights
 from univnet.weights.transformers_folder import read_transformers, write_transformers
 
 FITTING = {**GENERATOR, "predictor_channels": 4}  # transformers has one number for these and the noise's channels
@@ -100,6 +101,8 @@ def test_a_hub_name_is_downloaded_once_and_no_more_than_needed(folder: Path, mon
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     assert Vocoder.from_pretrained("someone/vocoder", revision="v1").sample_rate == 16000
     assert asked == [("someone/vocoder", "v1", [CONFIG, WEIGHTS, "preprocessor_config.json"])]
+    assert not read_weights("someone/vocoder").discriminator  # to train from, the discriminator is wanted, too
+    assert asked[1][2] == [*asked[0][2], "discriminator.safetensors", "discriminator.json"]
 
 
 def test_the_demo_is_in_the_repository(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

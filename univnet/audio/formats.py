@@ -7,6 +7,7 @@ statistics can be undone exactly; its bands, sizes and rate cannot.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -19,6 +20,7 @@ from univnet.audio.mel import LogMelSpectrogram
 
 _UNITS = {"natural": 1.0, "log2": math.log(2), "log10": math.log(10), "db": math.log(10) / 20}  # in natural logarithms
 _WORDS = ("log", "floor_by", "filter_norm", "mel_scale")  # arguments that are not numbers
+_LOUDEST = 3.0  # natural log-mel of audio in [−1, 1], about
 _SIZES = ("sample_rate", "n_fft", "hop_length", "win_length", "n_mels", "f_min", "f_max")
 
 
@@ -173,6 +175,18 @@ class MelFormat:
                 f"a mel of the format {self.name} has the shape {order} with {self.n_mels} bands, got "
                 f"{tuple(values.transpose(-1, -2).shape if self.frames_first else values.shape)}"
             )
+        return self.natural_logs(values, math.log(mel.floor))
+
+    def natural_logs(self, values: Tensor, lowest: float) -> Tensor:
+        """Return what ``convert`` does, for a format that is known to fit.
+
+        Args:
+            values: (…, n_mels, frames).
+            lowest: the log-mel of no sound, which no value falls below.
+
+        Returns:
+            The same shape, in the type and on the device of ``values``.
+        """
         mean, std = (
             torch.as_tensor(given, dtype=torch.float64, device=values.device).reshape(-1, 1)
             for given in (self.mean, self.std)
@@ -181,7 +195,7 @@ class MelFormat:
         factors = (self._band_factors() / self.gain).to(values.device)
         if self.floor_by == "add":
             logs = torch.expm1(logs - math.log(self.floor)).mul(self.floor).clamp(min=0).log() if self.floor else logs
-        return (logs + factors.log()).clamp(min=math.log(mel.floor)).to(values.dtype)
+        return (logs + factors.log()).clamp(min=lowest).to(values.dtype)
 
     def delay(self) -> int:
         """Return how many samples late the audio of a converted mel comes: half a hop where frames are centred."""
@@ -191,12 +205,17 @@ class MelFormat:
         """Return what a band's sum is multiplied by to have Slaney's filter normalization, (n_mels, 1)."""
         if self.filter_norm == "slaney":
             return torch.ones(self.n_mels, 1, dtype=torch.float64)
-        filters = [
-            melscale_fbanks(self.n_fft // 2 + 1, self.f_min, self.f_max, self.n_mels, self.sample_rate, norm, "slaney")
-            for norm in ("slaney", None)
-        ]
-        slaney, height = (each.double().amax(0) for each in filters)
-        return (slaney / height.clamp(min=1e-30)).unsqueeze(1)
+        assert self.f_max is not None
+        return _slaney_factors(self.n_fft, self.f_min, self.f_max, self.n_mels, self.sample_rate)
+
+
+@cache
+def _slaney_factors(n_fft: int, f_min: float, f_max: float, n_mels: int, sample_rate: int) -> Tensor:
+    slaney, height = (
+        melscale_fbanks(n_fft // 2 + 1, f_min, f_max, n_mels, sample_rate, norm, "slaney").double().amax(0)
+        for norm in ("slaney", None)
+    )
+    return (slaney / height.clamp(min=1e-30)).unsqueeze(1)
 
 
 def doubt(mel: Tensor, floor: float = 1e-5) -> str | None:
@@ -209,29 +228,42 @@ def doubt(mel: Tensor, floor: float = 1e-5) -> str | None:
         mel: the values, of any shape.
         floor: of the vocoder's mel.
     """
-    values = mel.detach().float().flatten()
-    if values.numel() > 1 << 20:
-        values = values[:: values.numel() >> 20]
-    low, high = (float(torch.quantile(values, share)) for share in (0.01, 0.99))
-    least, most = math.log(floor) - 1, 3.0
-    likely = None
-    if low < least:
-        likely = "decibels ('librosa-power-db', 'librosa-db')" if low < 3 * least or high > 5 else None
-        likely = likely or "logarithms of powers, or of magnitudes with a lower floor ('vocos')"
-    elif high > 15:
-        likely = "decibels, or magnitudes of which no logarithm was taken"
-    elif high > most:
-        likely = "normalized values (set mean and std), or magnitudes of which no logarithm was taken"
-    elif low >= 0 and high <= most:
-        likely = "normalized to [0, 1] (set mean and std), or magnitudes of which no logarithm was taken"
-    elif low >= -1.2 and values.numel() > 1:
-        likely = "normalized to [-1, 1] (set mean and std)"
+    low, high = _range(mel)
+    likely = _likely(low, high, floor)
     if likely is None:
         return None
     return (
         f"its values from {low:.3g} to {high:.3g} (1st and 99th percentile) cannot be natural-log magnitudes, which "
-        f"lie between {math.log(floor):.3g} and {most:g}: they look like {likely}"
+        f"lie between {math.log(floor):.3g} and {_LOUDEST:g}: they look like {likely}"
     )
+
+
+def likely_format(mel: Tensor, floor: float = 1e-5) -> str | None:
+    """Return what ``doubt`` says that the values of ``mel`` look like, or ``None`` where they can be ours."""
+    return _likely(*_range(mel), floor)
+
+
+def _range(mel: Tensor) -> tuple[float, float]:
+    values = mel.detach().float().flatten()
+    if values.numel() > 1 << 20:
+        values = values[:: values.numel() >> 20]
+    low, high = (float(torch.quantile(values, share)) for share in (0.01, 0.99))
+    return low, high
+
+
+def _likely(low: float, high: float, floor: float) -> str | None:
+    least = math.log(floor) - 1
+    if low < least:
+        if low < 3 * least or high > 5:
+            return "decibels ('librosa-power-db', 'librosa-db')"
+        return "logarithms of powers, or of magnitudes with a lower floor ('vocos')"
+    if high > 15:
+        return "decibels, or magnitudes of which no logarithm was taken"
+    if high > _LOUDEST:
+        return "normalized values (set mean and std), or magnitudes of which no logarithm was taken"
+    if low >= 0:
+        return "normalized to [0, 1] (set mean and std), or magnitudes of which no logarithm was taken"
+    return "normalized to [-1, 1] (set mean and std)" if low >= -1.2 else None
 
 
 def _value(key: str, text: str) -> Any:

@@ -152,8 +152,11 @@ class LogMelSpectrogram(nn.Module):
         return self._elsewhere[device]
 
     def _apply(self, fn: Callable, recurse: bool = True) -> Self:
-        self._elsewhere = {}
-        return super()._apply(fn, recurse)
+        self._elsewhere, before = {}, self.filters
+        super()._apply(fn, recurse)
+        if self.filters.itemsize < torch.float32.itemsize:  # mels are float32 even where a model is not
+            self.filters = before.to(self.filters.device)
+        return self
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"_elsewhere": {}}

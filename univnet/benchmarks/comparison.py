@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from univnet.benchmarks import contests, loading, measure
+from univnet.benchmarks.backends import BACKENDS
 
 CONTESTS = {"train": contests.train, "infer": contests.infer, "lvc": contests.lvc, "loader": loading.loader}
 WITHOUT_TRANSFORMERS = "transformers is not installed: its rows are left out (pip install 'transformers>=5')"
@@ -27,7 +28,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     _prepare(options)
     dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
     report: dict[str, Any] = {"machine": _machine(options), "notes": [], "rows": []}
-    if options.what == "infer" and not contests.has_transformers():
+    if options.what == "infer" and not options.backends and not contests.has_transformers():
         report["notes"].append(WITHOUT_TRANSFORMERS)
     if options.what != "loader":
         report["peak_flops_per_s"] = measure.machine_peak(options.device, dtype)
@@ -46,7 +47,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
             row |= {"peak_memory_bytes": peak, "of_which_stay": retained}
             if options.what == "loader":
                 row["segments_per_s"] = loading.segments(options)[label] / row["median_s"]
-            else:
+            elif name not in BACKENDS:  # whose operations torch does not see
                 row["flops"] = _flops(options, label, name)
                 peak = report["peak_flops_per_s"]["convolution"]
                 row["share_of_convolution_peak"] = row["flops"] / row["median_s"] / peak
@@ -63,6 +64,7 @@ def _prepare(options: argparse.Namespace, memory_of: list[str] | None = None) ->
 
 def _flops(options: argparse.Namespace, label: str, name: str) -> int:
     counted = copy.copy(options)
+    counted.backends = []
     if options.what != "train":
         counted.device = "meta"  # computes shapes only
         return measure.flops(_made(counted, label, name))

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from univnet.audio import LogMelSpectrogram
 from univnet.benchmarks import plain
+from univnet.benchmarks.backends import Speaker, speakers
 from univnet.gan.updates import frozen
 from univnet.models import Generator
 from univnet.models.lvc import location_variable_convolution
@@ -31,20 +33,28 @@ def has_transformers() -> bool:
 
 
 def infer(options: argparse.Namespace) -> dict[str, Contest]:
-    """Audio from a mel-spectrogram, noise included: ``Vocoder``, in chunks if it is long, against transformers."""
-    return {f"{seconds:g} s": functools.partial(_infer, options, seconds) for seconds in options.seconds}
+    """Audio from a mel-spectrogram, noise included: ``Vocoder``, in chunks if it is long, against transformers.
+
+    With ``backends``, against these graphs of it instead, which make it at once.
+    """
+    wanted = [name for name in options.backends if not options.memory_of or name in options.memory_of]
+    exported = speakers(wanted, Vocoder(*_untrained(options))) if wanted else {}
+    return {f"{seconds:g} s": functools.partial(_infer, options, seconds, exported) for seconds in options.seconds}
 
 
-def _infer(options: argparse.Namespace, seconds: float) -> Contestants:
-    from univnet.audio import LogMelSpectrogram
+def _untrained(options: argparse.Namespace) -> tuple[Generator, LogMelSpectrogram]:
+    torch.manual_seed(0)
+    return Generator(channels=CHANNELS[options.size]), LogMelSpectrogram()
+
+
+def _infer(options: argparse.Namespace, seconds: float, exported: dict[str, Speaker]) -> Contestants:
     from univnet.convert import to_transformers
 
-    torch.manual_seed(0)
-    generator, spectrogram = Generator(channels=CHANNELS[options.size]), LogMelSpectrogram()
+    generator, spectrogram = _untrained(options)
     frames = round(seconds * spectrogram.sample_rate / spectrogram.hop_length)
     mel = torch.randn(options.batch, spectrogram.n_mels, frames, device=options.device)
     contestants: Contestants = {}
-    if has_transformers():
+    if has_transformers() and not options.backends:
         from transformers import UnivNetConfig, UnivNetModel
 
         arguments, weights = to_transformers(generator)
@@ -68,7 +78,8 @@ def _infer(options: argparse.Namespace, seconds: float) -> Contestants:
         with _precision(options):
             return vocoder(mel, **how)
 
-    return contestants | {"ours": ours}
+    others = {name: functools.partial(speak, mel) for name, speak in exported.items()}
+    return contestants | {"ours": ours} | others
 
 
 def lvc(options: argparse.Namespace) -> dict[str, Contest]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from univnet.benchmarks.backends import BACKENDS, missing
 from univnet.benchmarks.comparison import CONTESTS, compare
 from univnet.benchmarks.contests import CHANNELS
 from univnet.benchmarks.loading import Recordings
@@ -70,6 +71,13 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--batch", type=_positive, help="examples (default: 8; infer 1, loader 32)")
     parser.add_argument("--segment", type=_positive, default=16384, help="samples per example (default: 16384)")
     parser.add_argument("--seconds", type=float, nargs="+", default=[1.0, 4.0, 10.0], help="to infer (default: 1 4 10)")
+    parser.add_argument(
+        "--backends",
+        nargs="+",
+        choices=BACKENDS,
+        default=[],
+        help="infer: exported graphs of ours against ours, on the CPU in float32 (default: transformers against ours)",
+    )
     parser.add_argument("--precision", choices=("32", "bf16"), default="32", help="ours in (default: 32)")
     parser.add_argument("--threads", type=_positive, help="of torch on the CPU (default: torch's own)")
     parser.add_argument("--repeats", type=_positive, default=5, help="measured turns (default: 5)")
@@ -99,6 +107,12 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     segment, seconds, output = options.segment, min(options.seconds), options.output
     mistakes.unless(segment % 256 == 0, f"--segment must be a multiple of 256 samples, got {segment}")
     mistakes.unless(seconds >= 0.1, f"--seconds must be at least 0.1, got {seconds:g}")
+    if options.backends:
+        plain = options.what == "infer" and options.device == "cpu" and options.precision == "32"
+        mistakes.unless(plain, "--backends is for infer on the CPU in float32")
+        for name in options.backends:
+            lacking = missing(name)
+            mistakes.unless(not lacking, f"--backends {name} needs packages: pip install {' '.join(lacking)}")
     if options.what == "loader":
         shortest = min(each.seconds for each in options.recordings)
         mistakes.unless(

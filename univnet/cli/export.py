@@ -5,8 +5,8 @@ from pathlib import Path
 
 from univnet.cli.messages import UsageError, VerbParser
 from univnet.vocoder import Vocoder
+from univnet.weights.folder import save_discriminator
 from univnet.weights.sources import Weights, read_weights
-from univnet.weights.writing import write_safetensors
 
 TARGETS = {
     "folder": "safetensors, JSON and a model card, which Vocoder.from_pretrained and --init_from read",
@@ -77,8 +77,7 @@ def export(source: Weights, to: str, target: Path, about: dict[str, str] | None 
     if to == "folder":
         vocoder.about = source.about
         vocoder.save_pretrained(target, about)
-        if source.discriminator:
-            write_safetensors(target / "discriminator.safetensors", source.discriminator)
+        save_discriminator(target, source.discriminator, source.discriminator_config)
         return target
     from univnet.weights.graph import write_onnx, write_program
 

@@ -11,10 +11,10 @@ from typing import Literal
 
 import numpy as np
 
-from univnet.audio import AudioReader, LogMelSpectrogram, shown
+from univnet.audio import AudioReader, LogMelSpectrogram, MelFormat, shown
 from univnet.audio.io import TruncatedAudioError
 from univnet.data.manifest import AudioFile
-from univnet.data.mels import Grid, fault_of_values, load_mel
+from univnet.data.mels import Grid, fault_of_values, load_mel, refuse_doubtful
 
 SILENT_PEAK = 1e-4  # −80 dB of full scale: below this a file is taken for silence
 FAR = 4.0  # times full scale: beyond this, samples are not too loud but of another scale, or damaged
@@ -34,6 +34,7 @@ def check_files(
     check: Check = "full",
     workers: int | None = None,
     mel: LogMelSpectrogram | None = None,
+    mel_format: MelFormat | None = None,
 ) -> tuple[list[AudioFile], dict[str, list[AudioFile]]]:
     """Leave out the files that cannot be trained on, and note what others need; one warning counts each of the two.
 
@@ -46,15 +47,17 @@ def check_files(
             no silence, no NaN, no scale, no truncated FLAC.
         workers: threads; default: one a processor, at most 16.
         mel: the mel spectrogram in use. With it, recordings are judged at its rate, and so are the mels they name.
+        mel_format: of the mels they name; it must be one that converts to ``mel``. Default: as ``mel``.
 
     Returns:
         The good files in their order, now with ``samples``, ``sample_rate`` and what repairs them, and the others by
         reason.
 
     Raises:
-        ValueError: no file is left.
+        ValueError: no file is left; or most mels have statistics that the format cannot have, with what they look
+            like.
     """
-    grid = None if mel is None else Grid.of(mel)
+    grid = None if mel is None else Grid.of(mel, mel_format)
     with ThreadPoolExecutor(workers or min(16, os.cpu_count() or 1)) as pool:
         checked = list(
             pool.map(lambda file: check_file(file, check, None if mel is None else mel.sample_rate, grid), files)
@@ -79,6 +82,8 @@ def check_files(
     if repaired:
         count = sum(bool(repairs) for _, repairs in checked)
         warnings.warn(f"{count} of {len(files)} audio files are repaired: {_counted(repaired)}.", stacklevel=2)
+    if grid is not None:
+        refuse_doubtful(kept, grid)
     return kept, dropped
 
 

@@ -12,7 +12,7 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from univnet.audio import FolderCache, LogMelSpectrogram, MemoryCache, ReadSegment, read_segment
+from univnet.audio import FolderCache, LogMelSpectrogram, MelFormat, MemoryCache, ReadSegment, read_segment
 from univnet.data.augment import Augment
 from univnet.data.check import Check, check_files, warn_of_resampling
 from univnet.data.crops import EPOCHS, Epoch
@@ -57,6 +57,9 @@ class AudioDataModule(LightningDataModule):
         augment: changes level, polarity or speed from draw to draw; None: nothing.
         max_faulty: share of the last thousand crops; training ends when more of them could not be read.
         cache: keeps recordings decoded: "memory", or a folder, which runs and ranks may share; None: nothing is kept.
+        mel_format: how the mels were made that a manifest names: a ``MelFormat``, or its name with changes, such as
+            ``"tacotron2,sample_rate=16000"``. They are converted to ``mel``, and where their frames are centred, the
+            audio is taken half a hop earlier. None: they are as ``mel`` makes them.
 
     Raises:
         ValueError: names every argument that does not fit; from ``setup``, no file is left for training.
@@ -83,6 +86,7 @@ class AudioDataModule(LightningDataModule):
         augment: Augment | None = None,
         max_faulty: float = 0.05,
         cache: str | None = None,
+        mel_format: MelFormat | str | None = None,
     ) -> None:
         super().__init__()
         self.mel = LogMelSpectrogram() if mel is None else mel
@@ -104,11 +108,12 @@ class AudioDataModule(LightningDataModule):
         self.max_faulty = max_faulty
         self.cache = cache
         self.faults = FaultCount()
-        self._validate()
+        self.mel_format, unfit = _known_format(mel_format, self.mel)
+        self._validate(unfit)
         self.train_dataset: SegmentDataset | None = None
         self.validation_dataset: UtteranceDataset | None = None
 
-    def _validate(self) -> None:
+    def _validate(self, unfit: list[str]) -> None:
         hop = self.mel.hop_length
         rules = {
             f"give either root or manifest and let the other be null, got {self.root!r} and {self.manifest!r}": (
@@ -137,23 +142,29 @@ class AudioDataModule(LightningDataModule):
                 self.cache is None or (self.cache != "" and not os.path.isfile(self.cache))
             ),
         }
-        if mistakes := [rule for rule, kept in rules.items() if not kept]:
+        if mistakes := [*(rule for rule, kept in rules.items() if not kept), *unfit]:
             raise ValueError("AudioDataModule: " + "; ".join(mistakes) + ".")
 
     def setup(self, stage: str | None = None) -> None:
         """Find, check and split the files, once for all stages."""
         if self.train_dataset is not None:
             return
-        files, _ = check_files(self._listed(), self.check, mel=self.mel)
+        files, _ = check_files(self._listed(), self.check, mel=self.mel, mel_format=self.mel_format)
         if self.validation_manifest is None:
             training, validation = split_files(files, self.validation, self.seed)
         else:
             training = files
-            validation, _ = check_files(read_manifest(self.validation_manifest), self.check, mel=self.mel)
+            listed = read_manifest(self.validation_manifest)
+            validation, _ = check_files(listed, self.check, mel=self.mel, mel_format=self.mel_format)
+        if self.mel_format is not None and not any(file.mel for file in [*training, *validation]):
+            raise ValueError(
+                f"data.mel_format={self.mel_format.name} says how given mels were made, but no recording names one: "
+                "give a manifest with a column mel, or leave it out."
+            )
         warn_of_resampling([*training, *validation], self.mel.sample_rate)
         read = self._reader([*training, *validation])
         self.validation_dataset = UtteranceDataset(
-            validation, self.mel, self.validation_seconds, self.segment_length, TRIES, read
+            validation, self.mel, self.validation_seconds, self.segment_length, TRIES, read, self.mel_format
         )
         self.train_dataset = SegmentDataset(
             training,
@@ -166,6 +177,7 @@ class AudioDataModule(LightningDataModule):
             self.augment,
             TRIES,
             read,
+            self.mel_format,
         )
 
     def _reader(self, files: Sequence[AudioFile]) -> ReadSegment:
@@ -257,6 +269,18 @@ class AudioDataModule(LightningDataModule):
         elif "mel" not in batch:
             batch["mel"] = self.mel(batch["audio"])
         return batch
+
+
+def _known_format(form: MelFormat | str | None, mel: LogMelSpectrogram) -> tuple[MelFormat | None, list[str]]:
+    """Return the format, and what is wrong with it."""
+    if isinstance(form, str):
+        try:
+            form = MelFormat.named(form)
+        except (ValueError, OSError) as error:
+            return None, [f"mel_format: {error}"]
+    if form is not None and (differ := form.differences(mel)):
+        return form, [f"mel_format {form.name} does not fit the mel in use: {'; '.join(differ)}"]
+    return form, []
 
 
 def _leave_stopping_to_the_trainer(_: int) -> None:

@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from univnet.audio import LogMelSpectrogram, ReadSegment, read_segment, shown
+from univnet.audio import LogMelSpectrogram, MelFormat, ReadSegment, read_segment, shown
 from univnet.data.augment import Augment
 from univnet.data.check import FAR
 from univnet.data.crops import EPOCHS, Crop, Crops, Epoch
 from univnet.data.faults import Fault, first_that_reads
 from univnet.data.manifest import AudioFile
-from univnet.data.mels import Grid, fault_of_values, load_mel
+from univnet.data.mels import Grid, load_mel, read_values
 
 Short = Literal["pad", "skip"]
 _PLACES = 10  # tried for one that is not silent
@@ -51,6 +51,8 @@ class SegmentDataset(Dataset[dict[str, Any]]):
         tries: 1 raises what is wrong with a recording that cannot be read. More: so many crops are tried, each drawn
             elsewhere by the seed, the draw number and the attempt, before ``FaultyDataError`` is raised.
         read: what reads the recordings: ``read_segment``, or ``read`` of a ``FolderCache`` or ``MemoryCache``.
+        mel_format: of the mels that the files name, one that converts to ``mel``; default: as ``mel``. Where its frames
+            are centred, a segment begins half a hop earlier than its first frame.
 
     Raises:
         ValueError: names every argument that does not fit; or no file is left; on reading, with one try, what is
@@ -69,8 +71,9 @@ class SegmentDataset(Dataset[dict[str, Any]]):
         augment: Augment | None = None,
         tries: int = 1,
         read: ReadSegment = read_segment,
+        mel_format: MelFormat | None = None,
     ) -> None:
-        grid = Grid.of(mel)
+        grid = Grid.of(mel, mel_format)
         mistakes = []
         if segment_length <= 0 or segment_length % mel.hop_length:
             mistakes.append(f"segment_length must be a multiple of hop_length={mel.hop_length}, got {segment_length}")
@@ -145,14 +148,17 @@ class SegmentDataset(Dataset[dict[str, Any]]):
         piece = _checked_mel(file, given[:, first : first + wanted], grid)
         piece = F.pad(piece, (0, wanted - piece.shape[1]), value=grid.silence)
         if frames < wanted:  # the sound ends with its mel
-            samples = min(samples, frames * grid.hop_length)
-        return {"context": self._context(file, samples, first), "mel": piece}
+            samples = min(samples, frames * grid.hop_length - grid.delay)
+        return {"context": self._context(file, samples, first, grid.delay), "mel": piece}
 
-    def _context(self, file: AudioFile, samples: int, first_frame: int) -> Tensor:
-        """The segment from a frame on with its neighbourhood, reflected where the whole recording's mel reflects."""
+    def _context(self, file: AudioFile, samples: int, first_frame: int, delay: int = 0) -> Tensor:
+        """The segment from a frame on with its neighbourhood, reflected where the whole recording's mel reflects.
+
+        With ``delay`` it is that of the recording which comes so many samples late.
+        """
         left, right = self.mel.context
         length = max(samples, self.segment_length, max(left, right) + 1)  # with the zeros that the mel appends
-        start = first_frame * self.mel.hop_length
+        start = first_frame * self.mel.hop_length - delay
         places = np.abs(np.arange(start - left, start + self.segment_length + right))
         places = np.minimum(places, 2 * (length - 1) - places)
         low, high = int(places.min()), int(places.max()) + 1
@@ -175,6 +181,8 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
         tries: above 1, the place of a recording that cannot be read is taken by the next that can, within so many; the
             item then has ``"faults"``, as in ``SegmentDataset``.
         read: what reads the recordings, as in ``SegmentDataset``.
+        mel_format: of the mels that the files name, as in ``SegmentDataset``: where its frames are centred, the audio
+            comes half a hop late.
 
     Raises:
         ValueError: only some files have a mel; on reading, with one try, what is wrong with a recording or its mel.
@@ -188,11 +196,12 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
         least: int = 1,
         tries: int = 1,
         read: ReadSegment = read_segment,
+        mel_format: MelFormat | None = None,
     ) -> None:
-        if mistakes := _mel_mistakes(files, Grid.of(mel)):
+        if mistakes := _mel_mistakes(files, Grid.of(mel, mel_format)):
             raise ValueError("UtteranceDataset: " + "; ".join(mistakes) + ".")
         self.files = list(files)
-        self.mel = Grid.of(mel)
+        self.mel = Grid.of(mel, mel_format)
         self.tries = tries
         self.read = read
         self.max_seconds = max_seconds
@@ -222,8 +231,11 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
         if given is not None:
             mel = _checked_mel(file, given[:, :frames], grid)
             item["mel"] = F.pad(mel, (0, max(0, self.least - frames)), value=grid.silence)
-        samples, length = min(samples, frames * grid.hop_length), max(frames, self.least) * grid.hop_length
+        delay = 0 if given is None else grid.delay
+        samples, length = min(samples, frames * grid.hop_length - delay), max(frames, self.least) * grid.hop_length
         audio = _read_audio(file, 0, samples, grid.sample_rate, self.read)
+        if delay:  # the mel of a reflection, as at the beginning of a segment
+            audio = torch.cat([F.pad(audio, (0, max(0, delay + 1 - samples)))[:, 1 : delay + 1].flip(1), audio], 1)
         return {"audio": F.pad(audio, (0, length - audio.shape[1])), **item}
 
 
@@ -265,8 +277,7 @@ def _given_mel(file: AudioFile, grid: Grid) -> np.ndarray:
 
 def _checked_mel(file: AudioFile, values: np.ndarray, grid: Grid) -> Tensor:
     assert file.mel is not None
-    with np.errstate(over="ignore"):
-        mel = np.array(values, dtype=np.float32)
-    if fault := fault_of_values(mel, grid):
+    mel, fault = read_values(values, grid)
+    if fault:
         raise Fault(shown(file.mel), f"{shown(file.path)} is a recording {fault}, {shown(file.mel)}.")
     return torch.from_numpy(mel)

@@ -15,6 +15,8 @@ NOISE_FRAMES = 64  # drawn at a time: a whole mel's noise and a stream's are the
 class FrameNoise:
     """Standard normal noise for one frame after the other, which depends on the seed but not on how it is asked for.
 
+    In half precision it is that of float32, rounded: torch itself would draw other numbers.
+
     Args:
         batch: number of examples.
         channels: of the noise.
@@ -27,7 +29,11 @@ class FrameNoise:
         self, batch: int, channels: int, seed: int | None, dtype: torch.dtype, device: torch.device | str
     ) -> None:
         self._block = (batch, channels, NOISE_FRAMES)
-        self._kind: dict[str, Any] = {"dtype": dtype, "device": torch.device(device)}
+        self._dtype = dtype
+        self._kind: dict[str, Any] = {
+            "dtype": torch.promote_types(dtype, torch.float32),
+            "device": torch.device(device),
+        }
         self._source = None if seed is None else torch.Generator(device).manual_seed(seed)
         self._left = torch.empty(batch, channels, 0, **self._kind)
 
@@ -39,7 +45,7 @@ class FrameNoise:
         ]
         noise = torch.cat([self._left, *blocks], dim=2)
         self._left = noise[..., frames:].clone()
-        return noise[..., :frames]
+        return noise[..., :frames].to(self._dtype)
 
 
 class Stream:

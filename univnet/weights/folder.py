@@ -7,6 +7,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from univnet.audio import LogMelSpectrogram
 from univnet.common.files import write_text
 from univnet.convert import plain_state_dict
@@ -15,6 +17,7 @@ from univnet.weights.reading import build_generator, build_mel, check_tensors, r
 from univnet.weights.writing import write_safetensors
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+JUDGES, JUDGES_CONFIG = "discriminator.safetensors", "discriminator.json"
 KIND = "univnet-vocoder"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _DEMO = Path(__file__).parents[2] / "data" / "pretrained"  # in a checkout of the repository
@@ -97,8 +100,33 @@ def read_folder(folder: str | PathLike[str]) -> Published:
     return Published(generator, build_mel(config.get("mel"), generator, str(folder / CONFIG)), dict(about or {}))
 
 
-def find_folder(name: str | PathLike[str], revision: str | None = None) -> Path:
+def save_discriminator(folder: Path, state: Mapping[str, Tensor], config: Mapping[str, Any] | None) -> None:
+    """Write a discriminator beside the generator in place of the one there: its weights, and how it is built if known.
+
+    Without weights there is none afterwards.
+    """
+    for name in (JUDGES, JUDGES_CONFIG):
+        (folder / name).unlink(missing_ok=True)
+    if not state:
+        return
+    if config is not None:
+        write_text(folder / JUDGES_CONFIG, json.dumps(config, indent=2, allow_nan=False) + "\n")
+    write_safetensors(folder / JUDGES, state)
+
+
+def read_discriminator(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    """Return the weights of the discriminator beside the generator and how it is built, as far as they are there."""
+    state = read_safetensors(folder / JUDGES) if (folder / JUDGES).is_file() else {}
+    return state, read_json(folder / JUDGES_CONFIG) if (folder / JUDGES_CONFIG).is_file() else None
+
+
+def find_folder(name: str | PathLike[str], revision: str | None = None, discriminator: bool = False) -> Path:
     """Return the folder that ``name`` means: one on this disk, ``"demo"``, or a hub's, downloaded to its cache.
+
+    Args:
+        name: of the folder.
+        revision: a branch, tag or commit of the hub's.
+        discriminator: download it, too, if there is one.
 
     Raises:
         FileNotFoundError: there is no such folder, here or on the hub.
@@ -118,7 +146,7 @@ def find_folder(name: str | PathLike[str], revision: str | None = None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    wanted = [CONFIG, WEIGHTS, "preprocessor_config.json"]
+    wanted = [CONFIG, WEIGHTS, "preprocessor_config.json", *([JUDGES, JUDGES_CONFIG] if discriminator else [])]
     try:
         return Path(snapshot_download(str(name), revision=revision, allow_patterns=wanted))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:

@@ -6,26 +6,18 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from univnet.audio import LogMelSpectrogram
 from univnet.gan import averaged_weights
-from univnet.models import (
-    Discriminator,
-    MultiPeriodDiscriminator,
-    MultiResolutionSpectrogramDiscriminator,
-    generator_class,
-    generator_name,
-)
-from univnet.weights.folder import find_folder, read_folder
+from univnet.models import Discriminator, generator_class, generator_name
+from univnet.weights.discriminators import build_discriminator, discriminator_config
+from univnet.weights.folder import find_folder, read_discriminator, read_folder
 from univnet.weights.mindslab import from_mindslab
-from univnet.weights.reading import build_generator, build_mel, check_tensors, fill, read_pickle, read_safetensors
+from univnet.weights.reading import build_generator, build_mel, check_tensors, read_pickle, read_safetensors
 
 Choice = Literal["auto", "averaged", "raw"]
 _PLAYERS = ("generator", "discriminator")
-# The window of each of UnivNet's resolutions, by the FFT size that names its weights: (hop, window), in samples.
-_RESOLUTIONS = {1024: (120, 600), 2048: (240, 1200), 512: (50, 240)}
 
 
 @dataclass(frozen=True)
@@ -40,7 +32,7 @@ class Weights:
         generator_config: the generator's arguments, if they are told.
         generator_class: the name that the generator's class is registered under.
         mel_config: the mel-spectrogram's arguments, if they are told.
-        discriminator_built: the discriminator itself, if the file tells how it is built.
+        discriminator_config: how the discriminator is built (``univnet.weights.discriminators``), if that is told.
         about: what is known of the training.
     """
 
@@ -51,7 +43,7 @@ class Weights:
     generator_config: dict[str, Any] | None = None
     generator_class: str = "Generator"
     mel_config: dict[str, Any] | None = None
-    discriminator_built: Discriminator | None = None
+    discriminator_config: dict[str, Any] | None = None
     about: dict[str, Any] = field(default_factory=dict)
 
     def build(self) -> tuple[Any, LogMelSpectrogram]:
@@ -75,33 +67,9 @@ class Weights:
         Raises:
             ValueError: there is none, or one that is not UnivNet's.
         """
-        if self.discriminator_built is not None:
-            return self.discriminator_built
         if not self.discriminator:
             raise ValueError(f"{self.where} is {self.kind} and holds no discriminators, which this needs")
-        names = {name.split(".")[2] for name in self.discriminator if name.count(".") > 2}
-        sizes, periods = (
-            [int(name[4:]) for name in _in_order(self.discriminator) if name.startswith(f"{kind}_") and name in names]
-            for kind in ("mrd", "mpd")
-        )
-        if unknown := sorted(set(sizes) - _RESOLUTIONS.keys()):
-            raise ValueError(f"{self.where}: the window of the discriminator mrd_{unknown[0]} is not told in the file")
-        mrd, mpd = self._widths("mrd", sizes), self._widths("mpd", periods)
-        with torch.device("meta"):
-            discriminator = Discriminator(
-                MultiResolutionSpectrogramDiscriminator(
-                    [(size, *_RESOLUTIONS[size]) for size in sizes], channels=mrd[0] if mrd else 1
-                ),
-                MultiPeriodDiscriminator(periods, channels=mpd or [1]),
-            )
-        fill(discriminator, self.discriminator, self.where)
-        return discriminator
-
-    def _widths(self, kind: str, parts: list[int]) -> list[int]:
-        """Return the channels of the convolutions before the last, of the first of these sub-discriminators."""
-        start = f"{kind}.discriminators.{kind}_{parts[0]}.convs." if parts else "none"
-        biases = (name for name in self.discriminator if name.startswith(start) and name.endswith("bias"))
-        return [self.discriminator[name].numel() for name in biases]
+        return build_discriminator(self.discriminator_config, self.discriminator, self.where)
 
 
 def read_weights(path: str | PathLike[str], weights: Choice = "auto") -> Weights:
@@ -119,17 +87,19 @@ def read_weights(path: str | PathLike[str], weights: Choice = "auto") -> Weights
     """
     path = Path(path)
     if not path.is_file():
-        found = find_folder(path)
+        found = find_folder(path, discriminator=True)
         published = read_folder(found)
         state = published.generator.state_dict()
+        judges, judges_config = read_discriminator(found)
         return Weights(
             str(found),
             "a published folder",
             state,
-            _beside(found),
+            judges,
             generator_config=_config(published.generator),
             generator_class=generator_name(type(published.generator)),
             mel_config=published.mel.config,
+            discriminator_config=judges_config,
             about=published.about,
         )
     content = read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
@@ -146,7 +116,7 @@ def read_weights(path: str | PathLike[str], weights: Choice = "auto") -> Weights
             {} if model.discriminator is None else dict(model.discriminator.state_dict()),
             generator_config=model.generator.config,
             mel_config=model.mel.config,
-            discriminator_built=model.discriminator,
+            discriminator_config=None if model.discriminator is None else discriminator_config(model.discriminator),
             about={"updates": model.step} if model.step else {},
         )
     state = check_tensors(content, str(path))
@@ -173,6 +143,7 @@ def weights_of_checkpoint(checkpoint: Mapping[str, Any], where: str, weights: Ch
         generator_config=about.get("generator"),
         generator_class=about.get("generator_class", "Generator"),  # older checkpoints do not say
         mel_config=about.get("mel"),
+        discriminator_config=about.get("discriminator"),  # older checkpoints do not say
         about=history(checkpoint) | {"weights": "averaged" if averaged else "raw"},
     )
 
@@ -195,16 +166,6 @@ def _by_player(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     return {player: weights for player, weights in players.items() if weights}
 
 
-def _beside(folder: Path) -> dict[str, Tensor]:
-    path = folder / "discriminator.safetensors"
-    return read_safetensors(path) if path.is_file() else {}
-
-
 def _config(generator: Any) -> dict[str, Any]:
     config: dict[str, Any] = generator.config
     return config
-
-
-def _in_order(state: Mapping[str, Tensor]) -> list[str]:
-    """Return the names of the sub-discriminators, each once, in their order."""
-    return list(dict.fromkeys(name.split(".")[2] for name in state if name.count(".") > 2))
