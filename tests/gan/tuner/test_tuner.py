@@ -30,7 +30,7 @@ def test_the_options_of_a_search_are_its_arguments(method: Callable[..., Any], o
         assert f"\n        {field.name}: " in inspect.getdoc(options).replace("\n    ", "\n        "), field.name
     here = {"model", "train_dataloaders", "val_dataloaders", "dataloaders", "datamodule", "method", "self"}
     others = parameters.keys() - {field.name for field in fields(options)} - here
-    assert others <= {"update_attr", "attr_name", "ckpt_path", "batch_arg_name"}
+    assert others <= {"update_attr", "attr_name", "ckpt_path", "weights_only", "batch_arg_name"}
     assert all(f"    {name}: " in inspect.getdoc(method) for name in others)
 
 
