@@ -37,7 +37,7 @@ test-slow: install
 	$(RUN)/python -m pytest -m slow
 
 test-gpu: install
-	$(RUN)/python -m pytest -m gpu
+	$(RUN)/python -m pytest -m gpu tests/gpu
 
 fuzz: install
 	UNIVNET_MUTATIONS=5000 $(RUN)/python -m pytest tests/data/test_mutated_inputs.py tests/cli/test_mutated_inputs.py

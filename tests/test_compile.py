@@ -18,6 +18,7 @@ from univnet import Generator, LogMelSpectrogram, UnivNet, Vocoder
 from univnet.data import ResumableDataLoader
 from univnet.gan import ExponentialMovingAverage, LRRangeTest, Tuner
 from univnet.models import Discriminator, MultiPeriodDiscriminator, MultiResolutionSpectrogramDiscriminator
+from univnet.runtime import compile_networks
 
 
 @pytest.fixture(autouse=True)
@@ -122,6 +123,22 @@ def test_a_missing_compiler_is_told_before_training(piece: Any, monkeypatch: pyt
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(ValueError, match=r"needs a C\+\+ compiler .* no no-such-compiler: install it"):
         fit(tiny(True), [piece(16, 2)])
+
+
+def test_what_a_gpu_compiles_with_is_told_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    gpu, installed = torch.device("cuda"), [object()]
+    monkeypatch.setattr("univnet.runtime.find_spec", lambda name: installed[0] if name == "triton" else None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    with pytest.raises(ValueError, match=r"needs a C compiler on a GPU, and there is no gcc or clang: .* variable CC"):
+        compile_networks([], gpu)
+    (tmp_path / "my-cc").touch(mode=0o700)
+    monkeypatch.setenv("CC", "my-cc")
+    compile_networks([], gpu)
+    compile_networks([], torch.device("mps"))
+    installed[0] = None
+    with pytest.raises(ValueError, match="needs the package triton on a GPU"):
+        compile_networks([], gpu)
 
 
 @pytest.mark.slow

@@ -34,13 +34,13 @@ PARTS["cli"] = {*PARTS}
 PARTS["__init__"] = {"audio", "data", "models", "module", "vocoder"}
 # What those may import that could be used without the rest; the others may import whatever is declared.
 PACKAGES = {
-    "common": set[str](),
+    "common": {"torch"},
     "runtime": {"torch"},
     "gan": {"torch", "lightning", "lightning_utilities", "numpy", "matplotlib"},
     "models": {"torch"},
     "audio": {"torch", "torchaudio", "numpy", "soundfile", "matplotlib", "safetensors"},
     "losses": {"torch"},
-    "data": {"torch", "lightning", "numpy", "soundfile"},
+    "data": {"torch", "torchaudio", "lightning", "numpy", "soundfile"},
     "convert": {"torch"},
     "vocoder": {"torch"},
     "module": {"torch", "lightning"},

@@ -4,6 +4,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from support import ROOT
+
+from univnet import runtime
+from univnet.cli.training import TrainingCLI
 
 CODE = """
 import ctypes, resource
@@ -37,3 +42,28 @@ def test_blocks_are_new_each_time_unless_kept() -> None:
     assert kept < 1.3
     assert later < 0.3
     assert given_back > 2.7  # the first may still come of what was kept
+
+
+@pytest.fixture
+def precisions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the process is told to multiply matrices in; it is not told really."""
+    told: list[str] = []
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", told.append)
+    return told
+
+
+def test_matrices_are_multiplied_in_tf32_on_a_gpu_alone(precisions: list[str]) -> None:
+    runtime.suit_training(torch.device("cpu"), "medium")
+    assert precisions == []
+    runtime.suit_training(torch.device("cuda:1"))
+    runtime.suit_training(torch.device("cuda"), "highest")
+    assert precisions == ["high", "highest"]
+
+
+@pytest.mark.parametrize(("options", "precision"), [([], "high"), (["--matmul_precision=highest"], "highest")])
+def test_the_command_line_says_how(options: list[str], precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr("univnet.cli.training.suit_training", lambda *given: asked.append(given))
+    given = ["--config", str(ROOT / "configs/demo.yaml"), "--trainer.logger=false", "--trainer.accelerator=cpu"]
+    TrainingCLI(args=[*given, *options], run=False)
+    assert asked == [(torch.device("cpu"), precision)]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from univnet.audio import LogMelSpectrogram
 from univnet.common.mistakes import Mistakes
+from univnet.common.padding import pad_ends
 
 _MAGNITUDE_FLOOR = 1e-7**0.5
 
@@ -268,7 +269,8 @@ def _require_same_shape(fake: Tensor, real: Tensor) -> None:
 
 
 def _magnitude(audio: Tensor, n_fft: int, hop: int, window: Tensor) -> Tensor:
-    spectrum = torch.stft(audio, n_fft, hop, len(window), window, return_complex=True)
+    padded = pad_ends(audio, n_fft // 2, n_fft // 2)  # as torch.stft would centre the frames
+    spectrum = torch.stft(padded, n_fft, hop, len(window), window, center=False, return_complex=True)
     return spectrum.abs().clamp(min=_MAGNITUDE_FLOOR)
 
 

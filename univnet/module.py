@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from univnet.audio import LogMelSpectrogram
 from univnet.common.mistakes import Mistakes
+from univnet.common.precision import full_precision
 from univnet.gan import Collapse, GANModule, SharedForward, Updates
 from univnet.gan.endurance.checkpoint_io import WholeCheckpointIO
 from univnet.losses import (
@@ -266,7 +267,7 @@ class UnivNet(GANModule):
         noise = torch.Generator(self.device).manual_seed(batch_idx)
         # A compiled graph would be for one length only.
         eagerly = torch.compiler.set_stance("force_eager") if self._to_compile else nullcontext()
-        with eagerly, torch.autocast(self.device.type, enabled=False):
+        with eagerly, torch.autocast(self.device.type, enabled=False), full_precision(self.device):
             mel, audio = batch["mel"], batch["audio"]
             fake = self.generator(mel, self.generator.draw_noise(mel, noise)).float()
         terms = self._reconstruction(fake, audio)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from univnet.audio import LogMelSpectrogram
+from univnet.common.precision import full_precision
 from univnet.models import BaseGenerator
 from univnet.models.streaming import EDGE_FRAMES, FrameNoise, Stream
 from univnet.weights.reading import read_pickle
@@ -131,7 +132,8 @@ class Vocoder(nn.Module):
         # Drawn for the whole, so that the audio does not depend on the chunks.
         noise = FrameNoise(len(mel), self.generator.noise_channels, seed, mel.dtype, mel.device).take(padded.shape[2])
         edge = EDGE_FRAMES * self.generator.hop_length
-        return self._in_chunks(padded, noise, chunk_frames)[..., edge:-edge]
+        with full_precision(mel.device):
+            return self._in_chunks(padded, noise, chunk_frames)[..., edge:-edge]
 
     def stream(
         self, mel_chunks: Iterable[Tensor], seed: int | None = 0, chunk_frames: int = CHUNK_FRAMES

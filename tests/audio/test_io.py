@@ -129,7 +129,8 @@ def test_formats_that_do_not_seek_exactly(tmp_path, speech, extension, subtype, 
 def test_a_long_recording_is_read_in_parts(tmp_path, monkeypatch):
     sound = np.random.default_rng(0).normal(0, 0.1, (30000, 2))
     sf.write(tmp_path / "a.flac", sound, 44100)
-    monkeypatch.setattr("univnet.audio.io._PIECE", 1000)
+    monkeypatch.setattr("univnet.audio.io._PART", 1000)
+    monkeypatch.setattr("univnet.audio.resampling._PIECE", 1000)
     monkeypatch.setattr("univnet.audio.io._VALUES", 700)
     whole = resample(torch.from_numpy(sf.read(tmp_path / "a.flac", dtype="float32")[0].mean(1)[None]), 44100, 24000)
     decoded = []

@@ -38,7 +38,8 @@ def test_the_demo_goes_all_the_way(
     assert "Done: 2 generator updates." in capsys.readouterr().out
     folder = tmp_path / "demo" / "version_0"
     assert (folder / "checkpoints" / "best.ckpt").exists()
-    assert len(list((folder / "speech").glob("*.wav"))) == len(list((folder / "speech").glob("*.png"))) == 1
+    for speech in (folder / "speech", folder / "pretrained"):
+        assert len(list(speech.glob("*.wav"))) == len(list(speech.glob("*.png"))) == 1
 
 
 def test_the_demo_needs_the_repository(

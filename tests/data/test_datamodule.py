@@ -77,11 +77,23 @@ def test_epochs_and_seeds_differ_and_repeat(demo):
     assert not torch.equal(next(iter(other))["context"], epochs[0])
 
 
+def on(device: str) -> SimpleNamespace:
+    return SimpleNamespace(root_device=torch.device(device))
+
+
+@pytest.mark.parametrize(("device", "pinned"), [("cpu", False), ("cuda:1", True), (None, False)])
+def test_memory_is_pinned_for_a_trainer_on_a_gpu_alone(demo, device, pinned, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    data = make(demo, validation=1)
+    data.trainer = device and SimpleNamespace(world_size=1, global_rank=0, strategy=on(device))
+    assert [loader.pin_memory for loader in (data.train_dataloader(), data.val_dataloader())] == [pinned] * 2
+
+
 def test_ranks_read_different_files(demo):
     draws = []
     for rank in range(2):
         data = make(demo, validation=1)
-        data.trainer = SimpleNamespace(world_size=2, global_rank=rank)
+        data.trainer = SimpleNamespace(world_size=2, global_rank=rank, strategy=on("cpu"))
         draws.append(list(data.train_dataloader().sampler))
     assert len(draws[0]) == len(draws[1]) == 20
     assert not set(draws[0]) & set(draws[1])
@@ -170,10 +182,3 @@ def test_other_batches_pass(demo):
     data = make(demo)
     assert data.on_after_batch_transfer([1], 0) == [1]
     assert data.on_after_batch_transfer({"x": 1}, 0) == {"x": 1}
-
-
-@pytest.mark.gpu
-def test_mels_are_computed_on_the_gpu(demo):
-    data = make(demo)
-    batch = {key: value.cuda() for key, value in next(iter(data.train_dataloader())).items()}
-    assert data.on_after_batch_transfer(batch, 0)["mel"].is_cuda

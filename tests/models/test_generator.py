@@ -209,3 +209,21 @@ def test_wrong_inputs_are_named():
         generator(torch.randn(5, 4))
     with pytest.raises(ValueError, match=r"noise of shape \(1, 4, 4\) for this mel, got \(1, 4, 3\)"):
         generator(torch.randn(1, 5, 4), torch.randn(1, 4, 3))
+
+
+def test_kernels_are_new_where_other_weights_have_the_same_address():
+    """As an allocator may give a block again. Averages come and go by ``.data``, which leaves the version as it was."""
+    generator = Generator(**SMALL)
+    generator.remove_weight_norm()
+    generator.requires_grad_(False)
+    mel, noise = torch.randn(1, 5, 4), torch.randn(1, 4, 4)
+    weight = generator.resblocks[0].kernel_predictor.kernel_conv.weight
+    block = weight.numpy().copy()
+    seen = []
+    for factor in (1.0, 1.5):
+        block *= factor
+        weight.data = torch.from_numpy(block)
+        seen.append((weight.data_ptr(), weight._version))
+        audio = generator(mel, noise)
+    assert seen[0] == seen[1]
+    assert torch.equal(audio, copy.deepcopy(generator)(mel, noise))

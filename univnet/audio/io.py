@@ -1,4 +1,7 @@
-"""Reading parts of audio files at the rate that is wanted."""
+"""Reading parts of audio files at the rate that is wanted.
+
+soundfile is imported when a file is opened: training on tensors, and all that is measured on a GPU, do without it.
+"""
 
 import os
 from collections.abc import Callable, Iterator
@@ -6,15 +9,14 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-import soundfile as sf
-import torch
 from torch import Tensor
 
 from univnet.audio.resampling import Resampling, resampled_length
 
+ReadSegment = Callable[..., Tensor]  # read_segment, or what takes its place
 _INEXACT_SEEK = ("OGG", "MP3")  # libsndfile 1.2.2 lands up to some hundred samples off in Vorbis, and unprimed in Opus
 _VALUES = 1 << 20  # decoded at a time, over all channels
-_PIECE = 1 << 20  # samples resampled at a time
+_PART = 1 << 20  # samples in a part of a whole file
 
 
 class UnreadableAudioError(ValueError):
@@ -63,6 +65,8 @@ class AudioReader:
         self._resampling = Resampling(self.own_rate, self.sample_rate)
 
     def _open(self) -> None:
+        import soundfile as sf
+
         if not os.path.isfile(self.path):
             raise FileNotFoundError(f"There is no audio file {shown(self.path)}.")
         try:
@@ -93,23 +97,13 @@ class AudioReader:
             TruncatedAudioError: the file ends before its header says.
             ValueError: the file has no such samples.
         """
-        if start < 0 or length < 0 or start + length > self.length:
-            raise ValueError(
-                f"{shown(self.path)} has {self.length} samples at {self.sample_rate} Hz: cannot read {length} from "
-                f"sample {start} on."
-            )
-        pieces = [torch.zeros(1, 0)]
-        for low in range(start, start + length, _PIECE):
-            high = min(low + _PIECE, start + length)
-            first, last = self._resampling.needs(low, high)
-            own = torch.from_numpy(self._own(first, max(first, min(last, self.frames)))[None])
-            pieces.append(self._resampling(own, first, low, high))
-        return torch.cat(pieces, 1)
+        check_place(self.path, start, length, self.length, self.sample_rate)
+        return self._resampling.part(self._own, self.frames, start, length)
 
     def parts(self) -> Iterator[Tensor]:
         """The whole file, in parts (1, samples) of about a million samples."""
-        for start in range(0, self.length, _PIECE):
-            yield self.read(start, min(_PIECE, self.length - start))
+        for start in range(0, self.length, _PART):
+            yield self.read(start, min(_PART, self.length - start))
 
     def _own(self, start: int, stop: int) -> np.ndarray:
         """Frames start … stop at the file's own rate."""
@@ -123,6 +117,8 @@ class AudioReader:
         return kept
 
     def _go_to(self, frame: int) -> None:
+        import soundfile as sf
+
         if self._at == frame:
             return
         try:
@@ -139,6 +135,8 @@ class AudioReader:
 
     def _decoded(self, frames: int) -> Iterator[np.ndarray]:
         """The next ``frames`` frames as mono, some at a time."""
+        import soundfile as sf
+
         stop, some = self._at + frames, max(1, _VALUES // self.file.channels)
         while self._at < stop:
             wanted = min(some, stop - self._at)
@@ -155,10 +153,7 @@ class AudioReader:
 
     def _mono(self, block: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore", invalid="ignore"):  # values that explode are for the caller to judge
-            mono = block.mean(axis=1)
-            if self._offset or self._gain != 1:
-                mono = (mono - np.float32(self._offset)) * np.float32(self._gain)
-        return mono
+            return repaired(block.mean(axis=1), self._offset, self._gain)
 
     def _truncated(self) -> TruncatedAudioError:
         return TruncatedAudioError(
@@ -206,6 +201,23 @@ def read_segment(
     """
     with AudioReader(path, sample_rate, offset, gain, own_rate) as audio:
         return audio.read(start, length)
+
+
+def check_place(path: str | os.PathLike[str], start: int, length: int, samples: int, sample_rate: int) -> None:
+    """Refuse to read what a file of ``samples`` at ``sample_rate`` has not.
+
+    Raises:
+        ValueError: it has no samples start … start + length.
+    """
+    if start < 0 or length < 0 or start + length > samples:
+        raise ValueError(
+            f"{shown(path)} has {samples} samples at {sample_rate} Hz: cannot read {length} from sample {start} on."
+        )
+
+
+def repaired(mono: np.ndarray, offset: float, gain: float) -> np.ndarray:
+    """Samples without a constant, and then multiplied; in float32."""
+    return (mono - np.float32(offset)) * np.float32(gain) if offset or gain != 1 else mono
 
 
 def shown(path: str | os.PathLike[str]) -> str:

@@ -1,6 +1,7 @@
 """The only mel-spectrogram of the package: training, validation, losses and synthesis all use it."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +9,8 @@ from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
 
 from univnet.common.mistakes import Mistakes
+from univnet.common.padding import pad_ends
+from univnet.common.precision import full_precision
 
 
 class LogMelSpectrogram(nn.Module):
@@ -19,8 +22,8 @@ class LogMelSpectrogram(nn.Module):
     values clamped to ``floor``. Sources: jik876/hifi-gan and mindslab-ai/univnet; the filters are those of
     ``librosa.filters.mel``.
 
-    Differentiable and batched; runs on the input's device after ``.to(device)``. Computes in float32 even under
-    autocast, and in float64 for float64 input.
+    Differentiable and batched; runs on the input's device, wherever the module is. Computes in float32 even under
+    autocast and with ``torch.set_float32_matmul_precision``, and in float64 for float64 input.
 
     Args:
         sample_rate: in Hz.
@@ -62,6 +65,7 @@ class LogMelSpectrogram(nn.Module):
         )
         self.filters: Tensor
         self.register_buffer("filters", filters.T.contiguous(), persistent=False)  # (n_mels, n_fft // 2 + 1)
+        self._elsewhere: dict[torch.device, Tensor] = {}  # copies of them on other devices
 
     def _check(self) -> None:
         mistakes = Mistakes(self)
@@ -107,7 +111,7 @@ class LogMelSpectrogram(nn.Module):
         if samples < self.hop_length:
             raise ValueError(f"the audio has {samples} samples, but a mel frame needs {self.hop_length}: pad it")
         audio = F.pad(audio, (0, max(0, max(self.context) + 1 - samples)))
-        mel = self.frames_of(F.pad(audio, self.context, mode="reflect"))
+        mel = self.frames_of(pad_ends(audio, *self.context))
         return mel[..., : samples // self.hop_length]
 
     def frames_of(self, audio: Tensor) -> Tensor:
@@ -124,7 +128,7 @@ class LogMelSpectrogram(nn.Module):
         """
         if (samples := self._samples(audio)) < self.n_fft:
             raise ValueError(f"the audio has {samples} samples with its context, but a frame needs {self.n_fft}")
-        with torch.autocast(audio.device.type, enabled=False):
+        with torch.autocast(audio.device.type, enabled=False), full_precision(audio.device):
             audio = audio.to(torch.promote_types(audio.dtype, torch.float32)).squeeze(1)
             spectrum = torch.stft(
                 audio,
@@ -136,7 +140,23 @@ class LogMelSpectrogram(nn.Module):
                 return_complex=True,
             )
             magnitude = (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt()
-            return (self.filters.to(audio.dtype) @ magnitude).clamp(min=self.floor).log()
+            return (self._filters_on(audio.device).to(audio.dtype) @ magnitude).clamp(min=self.floor).log()
+
+    def _filters_on(self, device: torch.device) -> Tensor:
+        """Return the filters there. The module stays where it is: others may share it."""
+        if device == self.filters.device:
+            return self.filters
+        if device not in self._elsewhere:
+            with torch.inference_mode(False):  # else training could not use the copy later
+                self._elsewhere[device] = self.filters.to(device)
+        return self._elsewhere[device]
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> Self:
+        self._elsewhere = {}
+        return super()._apply(fn, recurse)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_elsewhere": {}}
 
     @staticmethod
     def _samples(audio: Tensor) -> int:

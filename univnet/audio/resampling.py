@@ -1,5 +1,6 @@
 """Resampling any part of a recording between any two rates, at a cost that does not depend on the rates' ratio."""
 
+from collections.abc import Callable
 from functools import lru_cache
 from math import ceil, gcd
 
@@ -13,6 +14,7 @@ _ROLLOFF = 0.99
 _LARGEST_KERNEL = 1 << 19  # elements; a ratio that needs a larger one is resampled sample by sample
 _LARGEST_TABLE = 1 << 22  # elements of the weights kept for such a ratio
 _AT_ONCE = 1 << 20  # products formed at a time
+_PIECE = 1 << 20  # samples made at a time
 
 
 def resampled_length(samples: int, from_rate: int, to_rate: int) -> int:
@@ -48,6 +50,26 @@ class Resampling:
             return max(0, start // self.new - reach) * self.old, (-(-stop // self.new) + reach) * self.old
         first, last = start * self.old // self.new, (stop - 1) * self.old // self.new
         return max(0, first - self.width), last + self.width + 2
+
+    def part(self, own: Callable[[int, int], np.ndarray], frames: int, start: int, length: int) -> Tensor:
+        """Make samples start … start + length of a recording, about a million at a time.
+
+        Args:
+            own: gives the recording's own frames first … last.
+            frames: their number.
+            start: first sample to make.
+            length: number of samples to make.
+
+        Returns:
+            (1, length)
+        """
+        pieces = [torch.zeros(1, 0)]
+        for low in range(start, start + length, _PIECE):
+            high = min(low + _PIECE, start + length)
+            first, last = self.needs(low, high)
+            given = torch.from_numpy(own(first, max(first, min(last, frames)))[None])
+            pieces.append(self(given, first, low, high))
+        return torch.cat(pieces, 1)
 
     def __call__(self, audio: Tensor, first: int, start: int, stop: int) -> Tensor:
         """Make samples start … stop.

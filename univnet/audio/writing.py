@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import soundfile as sf
 from torch import Tensor
 
 from univnet.common.files import written_whole
@@ -41,6 +40,8 @@ def audio_writer(
 
     Memory does not grow with the length. When the block raises, no file appears, and an older one stays.
     """
+    import soundfile as sf  # not above: who writes no audio does without it
+
     path = Path(path)
     if mistake := cannot_write(path, encoding):
         raise ValueError(mistake)

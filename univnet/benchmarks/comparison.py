@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from univnet.benchmarks import contests, measure
+from univnet.benchmarks import contests, loading, measure
 
-CONTESTS = {"train": contests.train, "infer": contests.infer, "lvc": contests.lvc, "loader": contests.loader}
+CONTESTS = {"train": contests.train, "infer": contests.infer, "lvc": contests.lvc, "loader": loading.loader}
 WITHOUT_TRANSFORMERS = "transformers is not installed: its rows are left out (pip install 'transformers>=5')"
 
 
@@ -44,7 +44,9 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
             row["faster"] = measure.summary(seconds[next(iter(seconds))])["median_s"] / row["median_s"]
             peak, retained = (_memory(options, label, name) if options.memory else None) or (None, None)
             row |= {"peak_memory_bytes": peak, "of_which_stay": retained}
-            if options.what != "loader":
+            if options.what == "loader":
+                row["segments_per_s"] = loading.segments(options)[label] / row["median_s"]
+            else:
                 row["flops"] = _flops(options, label, name)
                 peak = report["peak_flops_per_s"]["convolution"]
                 row["share_of_convolution_peak"] = row["flops"] / row["median_s"] / peak

@@ -177,39 +177,3 @@ def _precision(options: argparse.Namespace) -> Iterator[None]:
     kind = "cpu" if options.device == "meta" else torch.device(options.device).type
     with torch.autocast(kind, dtype=torch.bfloat16, enabled=options.precision == "bf16"):
         yield
-
-
-def loader(options: argparse.Namespace) -> dict[str, Contest]:
-    """An epoch of ``AudioDataModule``'s training batches with their mels, with 0, 1 and 2 loader workers."""
-    return {f"epoch of {options.root}": functools.partial(_loader, options)}
-
-
-def _loader(options: argparse.Namespace) -> Contestants:
-    from univnet.audio import LogMelSpectrogram
-    from univnet.data import AudioDataModule
-
-    def contestant(workers: int) -> Callable[[], object]:
-        data = AudioDataModule(
-            options.root,
-            mel=LogMelSpectrogram(),
-            segment_length=options.segment,
-            batch_size=options.batch,
-            num_workers=workers,
-            validation=0,
-            check="header",
-        )
-
-        @functools.cache
-        def batches() -> torch.utils.data.DataLoader:
-            return data.train_dataloader()
-
-        def work() -> int:
-            count = 0
-            for batch in batches():
-                moved = {name: value.to(options.device) for name, value in batch.items()}
-                count += len(data.on_after_batch_transfer(moved, 0)["audio"])
-            return count
-
-        return work
-
-    return {f"{workers} workers": contestant(workers) for workers in (0, 1, 2)}

@@ -45,11 +45,11 @@ def peak_memory(work: Work, device: str) -> tuple[int, int] | None:
     done nothing else and returns freed memory to the system. ``None`` if the system has no /proc, as Linux has.
     """
     if torch.device(device).type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
         work()
         work()
-        return torch.cuda.max_memory_allocated() - before, torch.cuda.memory_allocated() - before
+        return torch.cuda.max_memory_allocated(device) - before, torch.cuda.memory_allocated(device) - before
     if not Path("/proc/self/status").exists():
         return None
     with suppress(OSError):  # resets the peak; if the system refuses, the peak so far counts
@@ -116,4 +116,4 @@ def _resident(which: str) -> int:
 
 def _wait(device: str) -> None:
     if torch.device(device).type == "cuda":
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)

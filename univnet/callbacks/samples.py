@@ -1,17 +1,18 @@
 """Real and generated validation speech as audio and pictures, for the same few utterances each time."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from univnet.audio import LogMelSpectrogram
-from univnet.audio.picture import mel_picture
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class ValidationSamples(Callback):
@@ -53,6 +54,8 @@ class ValidationSamples(Callback):
         """Show this utterance, if it is one of the first."""
         if trainer.sanity_checking or batch_idx >= self.count or not trainer.is_global_zero:
             return
+        from univnet.audio.picture import mel_picture
+
         assert isinstance(outputs, Mapping)
         mel = pl_module.mel
         assert isinstance(mel, LogMelSpectrogram)
@@ -77,7 +80,7 @@ def _show_sound(logger: Logger, name: str, audio: np.ndarray, step: int, rate: i
         logger.log_audio(name, [audio], step=step, sample_rate=[rate])
 
 
-def _show_picture(logger: Logger, name: str, picture: Figure, step: int) -> None:
+def _show_picture(logger: Logger, name: str, picture: "Figure", step: int) -> None:
     if isinstance(logger, TensorBoardLogger):
         logger.experiment.add_figure(name, picture, step)
     elif hasattr(logger, "log_image"):

@@ -1,4 +1,4 @@
-"""The ``demo`` verb: train a small vocoder on the speech in data/demo, let it speak, and say where to look."""
+"""The ``demo`` verb: let the shipped vocoder speak, then train a small one on the speech in data/demo."""
 
 import sys
 from collections.abc import Sequence
@@ -26,16 +26,16 @@ def run(argv: Sequence[str]) -> None:
     trainer, model, data = cli.trainer, cli.model, cli.datamodule
     folder = Path(trainer.log_dir or ".")
     [before] = trainer.validate(model, data, verbose=False)
+    kept_apart = [file.path for file in data.validation_dataset.files]
+    _speak(Vocoder.from_pretrained("demo"), kept_apart, folder / "pretrained")
+    print(f"The vocoder in data/pretrained, which never heard them, has spoken {len(kept_apart)} utterances:")
+    print(f"  {folder / 'pretrained'}\n")
     trainer.fit(model, data)
     best, last = (folder / "checkpoints" / name for name in ("best.ckpt", "last.ckpt"))
     checkpoint = best if best.exists() else last  # a run cut short may not have validated
     [after] = trainer.validate(model, data, verbose=False, ckpt_path=checkpoint, weights_only=True)
 
-    vocoder = Vocoder.from_checkpoint(checkpoint)
-    kept_apart = [file.path for file in data.validation_dataset.files]
-    for path in kept_apart:
-        synthesize(vocoder, path, folder / "speech", picture=True)
-
+    _speak(Vocoder.from_checkpoint(checkpoint), kept_apart, folder / "speech")
     start, end = before["val/stft"], after["val/stft"]
     tensorboard = Path(sys.executable).with_name("tensorboard")
     print(
@@ -46,3 +46,8 @@ def run(argv: Sequence[str]) -> None:
         f"  speech              {folder / 'speech'}: {len(kept_apart)} utterances it never trained on, as WAV and as\n"
         f"                      PNG (spectrograms beside the real ones); the recordings are in {kept_apart[0].parent}"
     )
+
+
+def _speak(vocoder: Vocoder, recordings: Sequence[Path], folder: Path) -> None:
+    for path in recordings:
+        synthesize(vocoder, path, folder, picture=True)

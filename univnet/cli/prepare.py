@@ -9,11 +9,21 @@ from typing import Any
 from tqdm import tqdm
 
 from univnet.cli.messages import UsageError, VerbParser
-from univnet.common.files import written_whole
+from univnet.common.files import NO_ROOM, written_whole
 from univnet.data.corpora import CORPORA, Source, find_sources, read_metadata
-from univnet.data.preparing import Record, Settings, assign_splits, prepare_recordings, write_tables
+from univnet.data.preparing import (
+    DOWNLOADS,
+    SETS,
+    Record,
+    Settings,
+    assign_splits,
+    download,
+    prepare_recordings,
+    write_tables,
+)
 
 _DEFAULT_LEVEL = {"none": 0.0, "peak": -3.0, "loudness": -23.0}
+_NAMES = f"ljspeech, vctk, or sets of LibriTTS ({', '.join(SETS)})"
 
 
 def run(argv: Sequence[str]) -> None:
@@ -22,11 +32,28 @@ def run(argv: Sequence[str]) -> None:
     Raises:
         UsageError: for arguments that do not fit, all at once; before anything is written.
         FileNotFoundError, ValueError: for a corpus that is not there, or of which nothing is left.
+        ConnectionError: for one that cannot be downloaded.
     """
     options = _parser().parse_args(argv)
     mistakes = _mistakes(options)
     if mistakes:
         raise UsageError(f"{'; '.join(mistakes)}; see `univnet prepare --help`")
+    try:
+        _prepare(options)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise OSError(
+            error.errno,
+            f"{error.strerror}: make room, then give the same command again, which goes on where it was",
+            error.filename,
+        ) from error
+
+
+def _prepare(options: Any) -> None:
+    for name in options.download or ():
+        print(f"univnet: downloads {name}, unless it is there")
+        download(name, options.source)
     if options.metadata is not None:
         corpus, sources = "table", read_metadata(options.metadata, options.source)
     else:
@@ -68,6 +95,7 @@ def _parser() -> VerbParser:
     add = parser.add_argument
     add("source", type=Path, help="the corpus's folder, as it was unpacked, or any folder of recordings")
     add("--output", required=True, type=Path, help="the folder to write to; made where missing")
+    add("--download", nargs="+", choices=DOWNLOADS, metavar="NAME", help=f"first fetch it to the source: {_NAMES}")
     add("--corpus", choices=CORPORA, default="auto", help="its layout (default: found out)")
     add("--metadata", type=Path, help="a table of lines path|text|speaker, with paths relative to the source")
     add("--sample-rate", type=int, default=24000, help="Hz, of what is written (default: 24000)")
@@ -101,6 +129,9 @@ def _mistakes(options: Any) -> list[str]:
         f"--min-seconds must not be negative, got {options.min_seconds}": options.min_seconds >= 0,
         f"--level must not be above 0, got {options.level}": options.level is None or options.level <= 0,
         "--level needs --normalize peak or loudness": options.level is None or options.normalize != "none",
+        "--download takes one corpus at a time: ljspeech, vctk, or sets of LibriTTS": (
+            len(options.download or ()) < 2 or set(options.download) <= set(SETS)
+        ),
         f"--output must not lie in the source, {options.source}": (
             options.source.resolve() not in (options.output.resolve(), *options.output.resolve().parents)
         ),

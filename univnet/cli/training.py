@@ -23,7 +23,7 @@ from univnet.gan import NonFiniteError
 from univnet.gan.endurance.last_run import continue_in, find_checkpoint, note_job
 from univnet.gan.endurance.ranks import join_restarted
 from univnet.module import UnivNet
-from univnet.runtime import keep_freed_memory
+from univnet.runtime import suit_training
 from univnet.vocoder import read_checkpoint
 from univnet.weights.sources import read_weights
 from univnet.weights.start import mel_differences, start_from
@@ -165,6 +165,13 @@ class TrainingCLI(LightningCLI):
             help="how often the run may go back to its last good checkpoint instead of ending, with the learning rate "
             "halved of the player whose weights or gradients are NaN or infinite",
         )
+        parser.add_argument(
+            "--matmul_precision",
+            type=Literal["highest", "high", "medium"],
+            default="high",
+            help="of float32 matrix products on a GPU, as for torch.set_float32_matmul_precision (default: high, which "
+            "is TF32, as torch has for convolutions). Mels and validation are always in float32; so is all on a CPU",
+        )
         parser.link_arguments("model", "data.mel", compute_fn=lambda model: model.mel, apply_on="instantiate")
         for name, callback, defaults in (
             ("progress", UpdateProgressBar, {}),
@@ -289,8 +296,8 @@ class TrainingCLI(LightningCLI):
         if self._resuming is not None:
             callbacks.append(self._resuming)
         trainer = super()._instantiate_trainer(config, callbacks)
-        if trainer.strategy.root_device.type == "cpu":
-            keep_freed_memory()
+        options = self.config[self.subcommand] if self.subcommand else self.config
+        suit_training(trainer.strategy.root_device, options.matmul_precision)
         return trainer
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from univnet.audio import LogMelSpectrogram
+from univnet.audio import FolderCache, LogMelSpectrogram, MemoryCache, ReadSegment, read_segment
 from univnet.data.augment import Augment
 from univnet.data.check import Check, check_files, warn_of_resampling
 from univnet.data.crops import EPOCHS, Epoch
@@ -56,6 +56,7 @@ class AudioDataModule(LightningDataModule):
             recording, up to ten times; None: never.
         augment: changes level, polarity or speed from draw to draw; None: nothing.
         max_faulty: share of the last thousand crops; training ends when more of them could not be read.
+        cache: keeps recordings decoded: "memory", or a folder, which runs and ranks may share; None: nothing is kept.
 
     Raises:
         ValueError: names every argument that does not fit; from ``setup``, no file is left for training.
@@ -81,6 +82,7 @@ class AudioDataModule(LightningDataModule):
         skip_silence: float | None = None,
         augment: Augment | None = None,
         max_faulty: float = 0.05,
+        cache: str | None = None,
     ) -> None:
         super().__init__()
         self.mel = LogMelSpectrogram() if mel is None else mel
@@ -100,6 +102,7 @@ class AudioDataModule(LightningDataModule):
         self.skip_silence = skip_silence
         self.augment = augment
         self.max_faulty = max_faulty
+        self.cache = cache
         self.faults = FaultCount()
         self._validate()
         self.train_dataset: SegmentDataset | None = None
@@ -130,6 +133,9 @@ class AudioDataModule(LightningDataModule):
                 self.skip_silence is None or self.skip_silence < 0
             ),
             f"max_faulty must be a share in [0, 1], got {self.max_faulty}": 0 <= self.max_faulty <= 1,
+            f"cache must be 'memory', the name of a folder, or None, got {self.cache!r}": (
+                self.cache is None or (self.cache != "" and not os.path.isfile(self.cache))
+            ),
         }
         if mistakes := [rule for rule, kept in rules.items() if not kept]:
             raise ValueError("AudioDataModule: " + "; ".join(mistakes) + ".")
@@ -145,8 +151,9 @@ class AudioDataModule(LightningDataModule):
             training = files
             validation, _ = check_files(read_manifest(self.validation_manifest), self.check, mel=self.mel)
         warn_of_resampling([*training, *validation], self.mel.sample_rate)
+        read = self._reader([*training, *validation])
         self.validation_dataset = UtteranceDataset(
-            validation, self.mel, self.validation_seconds, self.segment_length, tries=TRIES
+            validation, self.mel, self.validation_seconds, self.segment_length, TRIES, read
         )
         self.train_dataset = SegmentDataset(
             training,
@@ -157,8 +164,14 @@ class AudioDataModule(LightningDataModule):
             self.epoch,
             self.skip_silence,
             self.augment,
-            tries=TRIES,
+            TRIES,
+            read,
         )
+
+    def _reader(self, files: Sequence[AudioFile]) -> ReadSegment:
+        if self.cache is None:
+            return read_segment
+        return (MemoryCache(file.path for file in files) if self.cache == "memory" else FolderCache(self.cache)).read
 
     def _listed(self) -> Sequence[AudioFile]:
         if self.root is not None:
@@ -197,10 +210,15 @@ class AudioDataModule(LightningDataModule):
             "num_workers": self.num_workers,
             "collate_fn": collate,
             "persistent_workers": self.num_workers > 0,
-            "pin_memory": torch.cuda.is_available(),
+            "pin_memory": self._on_cuda,
             "worker_init_fn": _leave_stopping_to_the_trainer,
             "generator": torch.Generator().manual_seed(self.seed),  # leaves torch's global generator alone
         }
+
+    @property
+    def _on_cuda(self) -> bool:
+        # Not wherever there is a GPU: pinned memory needs a CUDA context, which a run on the CPU must not make.
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Take out what could not be read: name it, count it, log the count, and end training when it is too much.
@@ -235,9 +253,9 @@ class AudioDataModule(LightningDataModule):
             left, right = self.mel.context
             batch["audio"] = context[..., left : context.shape[-1] - right]
             if "mel" not in batch:
-                batch["mel"] = self.mel.to(context.device).frames_of(context)
+                batch["mel"] = self.mel.frames_of(context)
         elif "mel" not in batch:
-            batch["mel"] = self.mel.to(batch["audio"].device)(batch["audio"])
+            batch["mel"] = self.mel(batch["audio"])
         return batch
 
 

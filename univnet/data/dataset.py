@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from univnet.audio import LogMelSpectrogram, shown
+from univnet.audio import LogMelSpectrogram, ReadSegment, read_segment, shown
 from univnet.data.augment import Augment
 from univnet.data.check import FAR
 from univnet.data.crops import EPOCHS, Crop, Crops, Epoch
@@ -50,6 +50,7 @@ class SegmentDataset(Dataset[dict[str, Any]]):
         augment: changes level, polarity or speed from draw to draw; None: nothing.
         tries: 1 raises what is wrong with a recording that cannot be read. More: so many crops are tried, each drawn
             elsewhere by the seed, the draw number and the attempt, before ``FaultyDataError`` is raised.
+        read: what reads the recordings: ``read_segment``, or ``read`` of a ``FolderCache`` or ``MemoryCache``.
 
     Raises:
         ValueError: names every argument that does not fit; or no file is left; on reading, with one try, what is
@@ -67,6 +68,7 @@ class SegmentDataset(Dataset[dict[str, Any]]):
         skip_silence: float | None = None,
         augment: Augment | None = None,
         tries: int = 1,
+        read: ReadSegment = read_segment,
     ) -> None:
         grid = Grid.of(mel)
         mistakes = []
@@ -104,6 +106,7 @@ class SegmentDataset(Dataset[dict[str, Any]]):
         self.segment_length = segment_length
         self.seed = seed
         self.tries = tries
+        self.read = read
         self.augment = augment
         self.silent_below = 0.0 if skip_silence is None else 10 ** (skip_silence / 20)
         frames = [grid.frames(file) for file in self.files]
@@ -153,7 +156,7 @@ class SegmentDataset(Dataset[dict[str, Any]]):
         places = np.abs(np.arange(start - left, start + self.segment_length + right))
         places = np.minimum(places, 2 * (length - 1) - places)
         low, high = int(places.min()), int(places.max()) + 1
-        audio = _read_audio(file, low, max(0, min(high, samples) - low), self.mel.sample_rate)
+        audio = _read_audio(file, low, max(0, min(high, samples) - low), self.mel.sample_rate, self.read)
         audio = F.pad(audio, (0, high - low - audio.shape[1]))
         return audio[:, torch.from_numpy(places - low)]
 
@@ -171,6 +174,7 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
         least: in samples at ``mel.sample_rate``, but no more than ``max_seconds``; always at least a frame.
         tries: above 1, the place of a recording that cannot be read is taken by the next that can, within so many; the
             item then has ``"faults"``, as in ``SegmentDataset``.
+        read: what reads the recordings, as in ``SegmentDataset``.
 
     Raises:
         ValueError: only some files have a mel; on reading, with one try, what is wrong with a recording or its mel.
@@ -183,12 +187,14 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
         max_seconds: float | None = None,
         least: int = 1,
         tries: int = 1,
+        read: ReadSegment = read_segment,
     ) -> None:
         if mistakes := _mel_mistakes(files, Grid.of(mel)):
             raise ValueError("UtteranceDataset: " + "; ".join(mistakes) + ".")
         self.files = list(files)
         self.mel = Grid.of(mel)
         self.tries = tries
+        self.read = read
         self.max_seconds = max_seconds
         if max_seconds is not None:
             least = min(least, int(max_seconds * mel.sample_rate))
@@ -217,7 +223,7 @@ class UtteranceDataset(Dataset[dict[str, Any]]):
             mel = _checked_mel(file, given[:, :frames], grid)
             item["mel"] = F.pad(mel, (0, max(0, self.least - frames)), value=grid.silence)
         samples, length = min(samples, frames * grid.hop_length), max(frames, self.least) * grid.hop_length
-        audio = _read_audio(file, 0, samples, grid.sample_rate)
+        audio = _read_audio(file, 0, samples, grid.sample_rate, self.read)
         return {"audio": F.pad(audio, (0, length - audio.shape[1])), **item}
 
 
@@ -237,9 +243,9 @@ def _mel_mistakes(files: Sequence[AudioFile], grid: Grid) -> list[str]:
     return [f"{len(wrong)} of {len(files)} mels do not fit, for example: {wrong[0]}"] if wrong else []
 
 
-def _read_audio(file: AudioFile, start: int, length: int, sample_rate: int) -> Tensor:
+def _read_audio(file: AudioFile, start: int, length: int, sample_rate: int, read: ReadSegment) -> Tensor:
     try:
-        audio = file.read(start, length, sample_rate)
+        audio = file.read(start, length, sample_rate, read)
     except (OSError, ValueError) as error:
         raise Fault(shown(file.path), str(error)) from error
     if not (audio.numel() == 0 or float(audio.abs().max()) <= FAR):  # false for NaN, too

@@ -13,7 +13,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from univnet.audio import read_segment, resampled_length, shown
+from univnet.audio import ReadSegment, read_segment, resampled_length, shown
 
 _LARGEST = 1 << 28  # bytes; a manifest of three million recordings
 _MARKS = {  # UTF-32's begins with UTF-16's
@@ -59,10 +59,10 @@ class AudioFile:
         """Exact length in samples once read at ``sample_rate``."""
         return resampled_length(self.samples, self.sample_rate, sample_rate)
 
-    def read(self, start: int, length: int, sample_rate: int) -> Tensor:
-        """Part of the recording, repaired (see ``read_segment``)."""
+    def read(self, start: int, length: int, sample_rate: int, read: ReadSegment = read_segment) -> Tensor:
+        """Part of the recording, repaired (see ``read_segment``, or what takes its place)."""
         own_rate = self.sample_rate or None
-        return read_segment(self.path, start, length, sample_rate, self.offset, self.gain, own_rate)
+        return read(self.path, start, length, sample_rate, self.offset, self.gain, own_rate)
 
 
 def read_manifest(path: str | os.PathLike[str]) -> list[AudioFile]:

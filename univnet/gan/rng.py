@@ -21,6 +21,13 @@ def rng_state() -> dict[str, Any]:
     }
 
 
+def begin_on(device: torch.device) -> None:
+    """Make ``device`` the present one, with its random numbers, before the strategy does, so that they can be kept."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        torch.cuda.init()  # seeds its generator as ``torch.manual_seed`` has said
+
+
 def set_rng_state(state: dict[str, Any]) -> None:
     """Restore what ``rng_state`` returned."""
     random.setstate(state["python"])

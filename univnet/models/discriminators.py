@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from univnet.common.mistakes import Mistakes
+from univnet.common.padding import pad_ends
 from univnet.models.base import BaseDiscriminator
 
 
@@ -200,7 +201,7 @@ class _SpectrogramDiscriminator(_ConvolutionalDiscriminator):
         _require_samples(audio, max(padding + 1, self.n_fft - 2 * padding), f"an FFT of {self.n_fft} samples")
         with torch.autocast(audio.device.type, enabled=False):
             audio = audio if audio.dtype == torch.float64 else audio.float()
-            padded = F.pad(audio, (padding, padding), "reflect").squeeze(1)
+            padded = pad_ends(audio, padding, padding).squeeze(1)
             spectrum = torch.stft(
                 padded,
                 self.n_fft,
@@ -233,7 +234,7 @@ class _PeriodDiscriminator(_ConvolutionalDiscriminator):
         missing = -audio.shape[-1] % self.period
         _require_samples(audio, missing + 1, f"a period of {self.period} samples")
         if missing:
-            audio = F.pad(audio, (0, missing), "reflect")
+            audio = pad_ends(audio, 0, missing)
         return self.score(audio.unflatten(-1, (-1, self.period)).transpose(2, 3).contiguous(), with_features)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from univnet.common.mistakes import Mistakes
+from univnet.common.padding import pad_ends
 from univnet.models.base import BaseGenerator
 from univnet.models.lvc import KernelPredictor, LVCBlock
 from univnet.models.registry import register_generator
@@ -159,8 +160,9 @@ class _ReflectConv1d(nn.Conv1d):
 
     def forward(self, input: Tensor) -> Tensor:
         padding = self.kernel_size[0] // 2
-        mode = "reflect" if input.shape[-1] > padding else "replicate"
-        return super().forward(F.pad(input, (padding, padding), mode))
+        return super().forward(
+            pad_ends(input, padding, padding, "reflect" if input.shape[-1] > padding else "replicate")
+        )
 
 
 def _check(mistakes: Mistakes, config: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
+from torch.multiprocessing.reductions import StorageWeakRef
 
 
 def location_variable_convolution(x: Tensor, kernel: Tensor, bias: Tensor, hop_size: int) -> Tensor:
@@ -181,7 +182,7 @@ class KernelPredictor(nn.Module):
         )
         self.kernel_conv = conv(layers * channels * 2 * channels * kernel_size)
         self.bias_conv = conv(layers * 2 * channels)
-        self._frozen: tuple[tuple[int, ...], Tensor, Tensor] | None = None
+        self._frozen: tuple[tuple[Any, ...], Tensor, Tensor] | None = None
 
     def forward(self, mel: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Map a mel (batch, n_mels, frames) to each layer's kernels and biases, one layer after the other.
@@ -220,7 +221,9 @@ class KernelPredictor(nn.Module):
             self._frozen = None  # a fused optimizer does not raise the version
             return self._reordered(weight), self._reordered(bias)
         # Frozen for inference: reordered once. In-place changes, such as loading weights, raise the version.
-        key = (weight.data_ptr(), weight._version, bias.data_ptr(), bias._version, products)
+        # Other weights could come to lie at the same address, so their memory is told by a reference that keeps none.
+        storages = (StorageWeakRef(each.untyped_storage()) for each in (weight, bias))
+        key = (*storages, weight.data_ptr(), weight._version, bias.data_ptr(), bias._version, products)
         if self._frozen is None or self._frozen[0] != key:
             rows = self._reordered(weight)
             if not products:  # channels-last: in a training step this would cost as much as it gains

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from univnet.common.precision import full_precision
 from univnet.models.base import BaseGenerator
 
 EDGE_FRAMES = 10  # of silence around the input: without them the first and last samples click
@@ -148,7 +149,8 @@ class Stream:
         assert noise is not None
         if end <= self._done:
             return mel.new_empty(len(mel), 1, 0)
-        audio = self._generator(mel, noise)[..., (self._done - self._first) * hop : (end - self._first) * hop]
+        with full_precision(mel.device):
+            audio = self._generator(mel, noise)[..., (self._done - self._first) * hop : (end - self._first) * hop]
         self._done = end
         old = max(end - self._generator.context_frames - self._first, 0)
         # Copies, so that the memory of what is forgotten is free.

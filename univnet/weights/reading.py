@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from univnet.audio import LogMelSpectrogram
@@ -51,6 +49,9 @@ def read_safetensors(path: str | PathLike[str]) -> dict[str, Tensor]:
         FileNotFoundError: there is no such file.
         ValueError: it is damaged or no such file.
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 
-from safetensors.torch import save
 from torch import Tensor
 
 from univnet.common.files import written_whole
@@ -12,6 +11,8 @@ from univnet.common.files import written_whole
 
 def write_safetensors(path: str | PathLike[str], state: Mapping[str, Tensor]) -> Path:
     """Write ``state`` to ``path``, readable for whom the user's other files are; return the path."""
+    from safetensors.torch import save
+
     content = save({k: v.detach().cpu().contiguous() for k, v in state.items()}, metadata={"format": "pt"})
     with written_whole(path) as partial:
         partial.write_bytes(content)

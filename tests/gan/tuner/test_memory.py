@@ -4,7 +4,7 @@ import pytest
 import torch
 from lightning.pytorch.utilities.memory import is_oom_error
 
-from univnet.gan.tuner.memory import is_out_of_memory, reason
+from univnet.gan.tuner.memory import is_out_of_memory, is_scarce, reason
 
 MESSAGES = [
     "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.10 GiB",
@@ -94,10 +94,41 @@ def test_wrapped_errors() -> None:
     assert not is_out_of_memory(one)
 
 
-def test_ambiguous_messages_count_where_memory_is_scarce() -> None:
-    error = RuntimeError("could not create a primitive")
+@pytest.mark.parametrize(
+    "message",
+    [
+        "could not create a primitive",
+        "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+        "CUDA error: CUBLAS_STATUS_INTERNAL_ERROR when calling `cublasSgemm`",
+        "cuDNN error: CUDNN_STATUS_NOT_INITIALIZED",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR",
+        "cuFFT error: CUFFT_INTERNAL_ERROR",
+        "cusolver error: CUSOLVER_STATUS_INTERNAL_ERROR, when calling `cusolverDnCreate(handle)`",
+        "NCCL error in: ProcessGroupNCCL.cpp:2251, unhandled cuda error (run with NCCL_DEBUG=INFO for details)",
+    ],
+)
+def test_ambiguous_messages_count_where_memory_is_scarce(message: str) -> None:
+    error = RuntimeError(message)
     assert not is_out_of_memory(error)
     assert is_out_of_memory(error, scarce=True)
+
+
+def test_a_gpu_of_which_a_twentieth_is_free_is_scarce(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def info(device: torch.device) -> tuple[int, int]:
+        asked.append(device)
+        if free is None:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return free, 1000
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", info)
+    answers = []
+    for free in (49, 50, None):  # noqa: B007 - ``info`` reads it
+        answers.append(is_scarce(torch.device("cuda:1")))
+    assert answers == [True, False, False]
+    assert asked == [torch.device("cuda:1")] * 3
+    assert not is_scarce(torch.device("cpu"))
 
 
 def test_the_reason_is_a_line() -> None:

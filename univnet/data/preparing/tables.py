@@ -13,7 +13,7 @@ from univnet.data.manifest import split_files, uniform
 from univnet.data.preparing.recording import Record, Settings
 
 SPLITS = ("train", "validation", "test")
-NARROW = 0.9  # of half the sample rate: with sound only below, a recording was upsampled, or coded at a low rate
+NARROW = 0.85  # of half the sample rate: with sound only below, a recording was upsampled, or coded at a low rate
 _COLUMNS = ("path", "frames", "rate", "seconds", "speaker", "split", "peak", "loudness", "bandwidth", "sha256")
 
 

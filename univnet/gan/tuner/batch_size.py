@@ -173,7 +173,10 @@ class _Search:
         with alone(trainer):
             if self.budget is None:
                 with trial(trainer, twin, [], datamodule=self.datamodule) as copied:
-                    return run(copied)
+                    try:
+                        return run(copied)
+                    finally:
+                        del copied  # nothing may refer to it when the trial frees the device's memory
             # The child also holds the twin, so it has two copies of the module; training needs only one.
             weights = sum(each.nbytes for each in (*twin.parameters(), *twin.buffers()))
             try:

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from univnet.gan.averaging.base import Averaging
 from univnet.gan.lightning_internals import training_loaders, validate_by_epochs_alone
 from univnet.gan.module import GANModule
-from univnet.gan.tuner.memory import is_out_of_memory, reason
+from univnet.gan.tuner.memory import is_out_of_memory, is_scarce, reason
 
 _NEVER = 10**9
 _KEEP_WEIGHTS = (Averaging, getattr(callbacks, "WeightAveraging", Averaging))  # Lightning has the latter from 2.6 on
@@ -80,7 +80,7 @@ def run_trial(
     try:
         trainer.fit(model, datamodule=datamodule)
     except Exception as error:
-        if not is_out_of_memory(error):
+        if not is_out_of_memory(error, scarce=observer.scarce):
             raise
         return Trial(size, False, memory=_peak(device), examples=observer.examples, reason=reason(error))
     if not observer.started:
@@ -119,7 +119,7 @@ class _Observer(Callback):
 
     def __init__(self, size: int, enough: int, window: int, probe: bool) -> None:
         self.size, self.enough, self.window, self.probe = size, enough, window, probe
-        self.started = False
+        self.started = self.scarce = False
         self.short = ""
         self.resting: tuple[str, ...] = ()
         self.examples: int | None = None
@@ -172,6 +172,10 @@ class _Observer(Callback):
         if self._all_updated_at is not None and self._full >= max(self.enough, self._all_updated_at + self.window):
             self._stop(trainer, pl_module)
 
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
+        """Look how much memory is free, before the trainer frees more."""
+        self.scarce = is_scarce(trainer.strategy.root_device)
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Stop if an epoch's examples do not fill a micro-batch."""
         if not self._full:
@@ -210,21 +214,26 @@ def _check_size(loaders: list[Any], size: int) -> None:
         )
 
 
+def _which(device: torch.device) -> tuple[torch.device, ...]:
+    # Without a device torch asks the present one, which is another before the first fit. MPS has one and takes none.
+    return () if device.type == "mps" else (device,)
+
+
 def synchronize(device: torch.device) -> None:
     """Wait until ``device`` has finished its work."""
     if device.type != "cpu":
-        torch.get_device_module(device).synchronize()
+        torch.get_device_module(device).synchronize(*_which(device))
 
 
 def _reset_peak(device: torch.device) -> None:
     memory = torch.get_device_module(device)
     if hasattr(memory, "reset_peak_memory_stats"):
-        memory.reset_peak_memory_stats()
+        memory.reset_peak_memory_stats(*_which(device))
 
 
 def _peak(device: torch.device) -> int | None:
     memory = torch.get_device_module(device)
     for name in ("max_memory_reserved", "driver_allocated_memory"):  # the second is for MPS, and is the present value
         if hasattr(memory, name):
-            return int(getattr(memory, name)())
+            return int(getattr(memory, name)(*_which(device)))
     return None

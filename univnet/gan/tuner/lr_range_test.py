@@ -153,7 +153,10 @@ def run_sweep(
     callback = _SweepCallback(sweep, repeat, trainer.progress_bar_callback is not None)
     with trial(trainer, model, [callback], **data) as twin:
         trainer.limit_val_batches = 0
-        trainer.fit(twin, **data, ckpt_path=sweep.ckpt_path, weights_only=sweep.weights_only)
+        try:
+            trainer.fit(twin, **data, ckpt_path=sweep.ckpt_path, weights_only=sweep.weights_only)
+        finally:
+            del twin  # so that the trial can free the device's memory
     return callback.traces, callback.ratio
 
 
@@ -321,7 +324,8 @@ class _SweepCallback(Callback):
         return float(trainer.strategy.reduce(value, reduce_op="mean"))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remove the progress bar."""
+        """Remove the progress bar, and let go of the module."""
+        self._validation = None
         if self._bar is not None:
             self._bar.close()
 

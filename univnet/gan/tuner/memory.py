@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 RESERVE = 0.1  # share of the free memory that the default budget does not use
+_SCARCE = 0.05  # share of a GPU's memory: with less free, a library may have no room for its handle
 _KIB = 1024
 
 
@@ -138,8 +139,16 @@ _MESSAGES = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE | re.DOTALL,
 )
-# Messages of oneDNN and OpenMP that can have other causes, too.
-_AMBIGUOUS = re.compile(r"could not (create|execute) a|resource temporarily unavailable|mkldnn|onednn", re.IGNORECASE)
+# Messages that can have other causes, too: of oneDNN and OpenMP, and of CUDA's libraries, which need memory to begin.
+_AMBIGUOUS = re.compile(
+    r"""
+    could\ not\ (create|execute)\ a | resource\ temporarily\ unavailable | mkldnn | onednn
+    | (CUBLAS|CUDNN|CUSOLVER|CUSPARSE|HIPBLAS|MIOPEN)_?STATUS_(NOT_?INITIALIZED|INTERNAL_ERROR)
+    | CUFFT_(INTERNAL_ERROR|SETUP_FAILED)
+    | NCCL\ error.*unhandled\ (cuda|system)\ error
+    """,
+    re.IGNORECASE | re.VERBOSE | re.DOTALL,
+)
 
 
 def is_out_of_memory(error: BaseException, scarce: bool = False) -> bool:
@@ -162,6 +171,17 @@ def is_out_of_memory(error: BaseException, scarce: bool = False) -> bool:
                 return True
         errors += [each.__cause__, each.__context__]
     return False
+
+
+def is_scarce(device: torch.device) -> bool:
+    """Whether less than 5 % of a GPU's memory is free, whoever holds the rest; ``False`` for other devices."""
+    if device.type != "cuda":
+        return False
+    try:
+        free, total = torch.cuda.mem_get_info(device)
+    except RuntimeError:  # after some errors the device answers nothing more
+        return False
+    return free < _SCARCE * total
 
 
 def reason(error: BaseException) -> str:

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from univnet.gan.lightning_internals import own_hyperparameters, parts_with_state, start_from_fresh_loops
 from univnet.gan.module import GANModule
 from univnet.gan.refusals import refuse_one_optimizer_techniques
-from univnet.gan.rng import preserved
+from univnet.gan.rng import begin_on, preserved
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -54,6 +54,7 @@ def trial(
             stack.enter_context(_restored(thing))
         stack.enter_context(_restored_scaler(trainer.precision_plugin))
         stack.enter_context(_restored_signals())
+        begin_on(trainer.strategy.root_device)
         stack.enter_context(preserved())
         _set_up(trainer, callbacks)
         own_hyperparameters(datamodule)
@@ -63,6 +64,10 @@ def trial(
             if trainer.interrupted:
                 raise KeyboardInterrupt from leaving
             raise
+        finally:
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                for name in ("log", "log_dict"):  # the copy's own methods, which Lightning has put there
+                    vars(callback).pop(name, None)
 
 
 def _set_up(trainer: Trainer, callbacks: Iterable[Callback]) -> None:
