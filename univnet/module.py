@@ -21,6 +21,7 @@ from univnet.common.mistakes import Mistakes
 from univnet.common.precision import full_precision
 from univnet.gan import Collapse, GANModule, SharedForward, Updates
 from univnet.gan.endurance.checkpoint_io import WholeCheckpointIO
+from univnet.gan.play.turns import Order
 from univnet.losses import (
     AdversarialLoss,
     FeatureMatching,
@@ -101,6 +102,10 @@ class UnivNet(GANModule):
         discriminator_warmup: discriminator updates before the generator trains on, once the game begins. New
             discriminators beside a trained generator first learn to judge its audio. ``global_step``, which counts
             generator updates, stays meanwhile; ``warmup/…`` is logged at the discriminator's updates.
+        order: the order of play (``GANModule``): ``"simultaneous"``, ``"generator_first"``, ``"discriminator_first"``.
+            UnivNet's own code lets the generator move first and gives the discriminator the audio of before; that is
+            the same as ``"simultaneous"``.
+        fresh_fakes: generate again for the second player.
 
     Raises:
         ValueError: if a learning rate is not positive and finite, if another number is negative, if the generator, the
@@ -134,8 +139,10 @@ class UnivNet(GANModule):
         mel_loss: MultiScaleMelLoss | None = None,
         mel_weight: float = 0.0,
         discriminator_warmup: int = 0,
+        order: Order = "simultaneous",
+        fresh_fakes: bool = False,
     ) -> None:
-        super().__init__(generator_updates, discriminator_updates)
+        super().__init__(generator_updates, discriminator_updates, order, fresh_fakes)
         self.save_hyperparameters("generator_lr", "discriminator_lr")  # plain numbers, which a tuner may set
         self.generator: BaseGenerator = generator or Generator()
         self.discriminator: BaseDiscriminator = discriminator or Discriminator()
@@ -215,17 +222,6 @@ class UnivNet(GANModule):
         """Let both players train at once."""
         self.discriminator_start = self.discriminator_warmup = 0
 
-    def on_train_batch_end(self, *_: Any) -> None:
-        """Log the warm-up at the discriminator's updates, since the generator makes none."""
-        player = self.updates["discriminator"]
-        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if not self._warming or not player.steps or player.position or not every or player.steps % every:
-            return
-        scalars = {f"warmup/{name.partition('/')[2]}": float(value) for name, value in player.metrics().items()}
-        for logger in self.trainer.loggers:
-            logger.log_metrics(scalars, step=player.steps)
-            logger.save()
-
     def generate(self, batch: Batch) -> Tensor:
         """Return audio (batch, 1, samples) for the batch's mel-spectrograms and fresh noise."""
         mel = batch["mel"]
@@ -245,7 +241,9 @@ class UnivNet(GANModule):
         if self.mel_loss:
             loss = loss + self.mel_weight * terms["multi_scale_mel"]
         if self.adversarial:
-            judged = self._shared_forward.generator_terms(self.discriminator.parts(), fake, batch["audio"])
+            judged = self._shared_forward.generator_terms(
+                self.discriminator.parts(), fake, batch["audio"], share=self.one_forward_serves_both
+            )
             over_parts = mean_over_parts(judged)
             adversarial = over_parts.pop("loss")
             terms, loss = {**terms, "adversarial": adversarial, **over_parts}, loss + adversarial

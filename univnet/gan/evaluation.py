@@ -22,7 +22,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.data import DataLoader
 
 from univnet.gan.lightning_internals import combination_mode, on_device, training_loaders, validation_loaders
-from univnet.gan.module import GANModule, named_terms
+from univnet.gan.module import GANModule
+from univnet.gan.play.terms import named_terms
 from univnet.gan.rng import preserved
 
 Quality = Callable[[Any, Any], Any]

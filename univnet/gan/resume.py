@@ -6,7 +6,7 @@ written anew.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -120,7 +120,7 @@ def check_complete(checkpoint: Mapping[str, Any], players: Mapping[str, Player])
         ValueError: naming everything that it lacks.
     """
     gan, lacks = checkpoint.get("gan", {}), []
-    if len(checkpoint.get("optimizer_states", ())) != len(players):
+    if len(checkpoint.get("optimizer_states", ())) < len(players):
         lacks.append("the state of both optimizers")
     if "fit_loop" not in checkpoint.get("loops", {}):
         lacks.append("the place in the run")
@@ -134,21 +134,28 @@ def check_complete(checkpoint: Mapping[str, Any], players: Mapping[str, Player])
         )
 
 
-def check_optimizers(state: Mapping[str, Any], optimizers: Mapping[str, Optimizer]) -> None:
-    """Check that each player's optimizer can go on from the state that is about to be loaded into it.
+def check_optimizers(
+    state: Mapping[str, Any], optimizers: Sequence[Optimizer], players: Mapping[str, Sequence[Optimizer]]
+) -> None:
+    """Check that each player's optimizers can go on from the states that are about to be loaded into them.
 
     Args:
         state: a checkpoint's ``"gan"``, with the ``param_groups`` of the optimizers' states as ``"groups"``.
-        optimizers: by the players' names.
+        optimizers: all, in the order of these states.
+        players: each player's.
 
     Raises:
         ValueError: naming each that is of another class than the one whose state was saved.
     """
     wrong = []
-    for (name, optimizer), groups in zip(optimizers.items(), state["groups"], strict=False):
-        ours = type(optimizer).__name__
+    if len(state["groups"]) != len(optimizers):
+        wrong.append(f"it has the states of {len(state['groups'])} and this run has {len(optimizers)}")
+    for name, own in players.items():
+        ours = ", ".join(type(optimizer).__name__ for optimizer in own)
         theirs = state["players"][name].get("optimizer")  # older checkpoints do not say
-        if theirs not in (ours, None) or not optimizer.defaults.keys() <= groups[0].keys() | _LATER:
+        saved = [groups for each, groups in zip(optimizers, state["groups"], strict=False) if each in own]
+        fits = all(o.defaults.keys() <= groups[0].keys() | _LATER for o, groups in zip(own, saved, strict=False))
+        if theirs not in (ours, None) or not fits:
             wrong.append(f"the {name}'s is of {theirs or 'another class'} and cannot go on as {ours}")
     if wrong:
         raise ValueError(
@@ -172,7 +179,8 @@ def replay(trainer: Trainer, checkpoint: dict[str, Any]) -> Position:
 def restore(trainer: Trainer, players: Mapping[str, Player], schedules: Schedules, state: Mapping[str, Any]) -> None:
     """Continue from what ``capture`` returned; the players are bound to their optimizers by now."""
     for name, player in players.items():
-        player.load_state_dict(state["players"][name])
+        if name in state["players"]:  # a regularizer may be new
+            player.load_state_dict(state["players"][name])
     schedules.seen = dict(state["watched"])
     if trainer.is_global_zero:
         rewind(trainer.loggers, state.get("logs", {}), trainer.global_step)

@@ -3,6 +3,7 @@
 import logging
 import weakref
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -14,6 +15,7 @@ from univnet.gan.updates import Player
 
 log = logging.getLogger(__name__)
 
+_KEYS = {field.name for field in fields(LRSchedulerConfig)}
 _DROPPED = ("monitor", "strict", "reduce_on_plateau")  # Lightning drops them under manual optimization, and warns
 
 
@@ -41,15 +43,30 @@ class Schedules:
 
         Returns:
             The result without the keys that Lightning would drop.
+
+        Raises:
+            MisconfigurationException: a scheduler's settings have an unknown key or interval.
         """
         if isinstance(configured, Mapping):
             if "scheduler" in configured:
-                self._watched[configured["scheduler"]] = configured.get("monitor"), configured.get("strict", True)
-                return {key: value for key, value in configured.items() if key not in _DROPPED}
-            return {key: self.note(value) for key, value in configured.items()}
+                return self._watch(configured)
+            if "lr_scheduler" in configured:
+                given = configured["lr_scheduler"]
+                settings = given if isinstance(given, Mapping) else {"scheduler": given}
+                if "monitor" in configured:
+                    settings = {"monitor": configured["monitor"], **settings}
+                return {**configured, "lr_scheduler": self._watch(settings)}
+            return configured
         if isinstance(configured, (list, tuple)):
             return type(configured)(map(self.note, configured))
+        if isinstance(configured, ReduceLROnPlateau):
+            _check({"scheduler": configured})
         return configured
+
+    def _watch(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        _check(settings)
+        self._watched[settings["scheduler"]] = settings.get("monitor"), settings.get("strict", True)
+        return {key: value for key, value in settings.items() if key not in _DROPPED}
 
     def see(self, trainer: Trainer) -> None:
         """Note the present values of the watched metrics."""
@@ -69,7 +86,7 @@ class Schedules:
         for config in trainer.lr_scheduler_configs:
             scheduler, wanted = config.scheduler, trainer.max_steps // config.frequency
             length = getattr(scheduler, "total_steps", None)
-            counted = config.interval == "step" and scheduler.optimizer is generator.optimizer
+            counted = config.interval == "step" and _of(generator, config)
             if counted and isinstance(length, int) and length < wanted:
                 raise MisconfigurationException(
                     f"the generator's schedule {type(scheduler).__name__} lasts {length} steps and the run {wanted}: "
@@ -80,7 +97,7 @@ class Schedules:
         """Step the schedulers (``interval: step``) that are due after an update of the players in ``moved``."""
         for player in moved:
             for config in self._due(trainer, "step", player.steps):
-                if config.scheduler.optimizer is player.optimizer:
+                if _of(player, config):
                     self._step(trainer, config)
 
     def after_epoch(self, trainer: Trainer, plateau: bool) -> None:
@@ -90,13 +107,13 @@ class Schedules:
                 self._step(trainer, config)
 
     def _due(self, trainer: Trainer, interval: str, count: int) -> list[LRSchedulerConfig]:
-        held = [self._players[name].optimizer for name in self.held]
+        held = [self._players[name] for name in self.held]
         return [
             config
             for config in trainer.lr_scheduler_configs
             if config.interval == interval
             and count % config.frequency == 0
-            and not any(config.scheduler.optimizer is optimizer for optimizer in held)
+            and not any(_of(player, config) for player in held)
         ]
 
     def _step(self, trainer: Trainer, config: LRSchedulerConfig) -> None:
@@ -121,3 +138,23 @@ class Schedules:
             )
         else:
             log.debug("ReduceLROnPlateau waits for its monitor %r", name)
+
+
+def _check(settings: Mapping[str, Any]) -> None:
+    """Refuse what Lightning refuses for one optimizer; for several it looks at nothing."""
+    if unknown := sorted(settings.keys() - _KEYS):
+        raise MisconfigurationException(
+            f"configure_optimizers: a scheduler has unknown settings {unknown}; there are {sorted(_KEYS)}"
+        )
+    if (interval := settings.get("interval", "epoch")) not in ("step", "epoch"):
+        raise MisconfigurationException(
+            f"configure_optimizers: a scheduler's interval must be 'step' or 'epoch', got {interval!r}"
+        )
+    if isinstance(settings["scheduler"], ReduceLROnPlateau) and settings.get("monitor") is None:
+        raise MisconfigurationException(
+            "configure_optimizers: ReduceLROnPlateau needs a 'monitor', the name of a logged metric"
+        )
+
+
+def _of(player: Player, config: LRSchedulerConfig) -> bool:
+    return any(config.scheduler.optimizer is optimizer for optimizer in player.optimizers)

@@ -61,7 +61,13 @@ class SharedForward:
         self._wasted = 0
 
     def generator_terms(
-        self, parts: Parts, fake: Tensor, real: Tensor, *condition: Any, handle: Tensor | None = None
+        self,
+        parts: Parts,
+        fake: Tensor,
+        real: Tensor,
+        *condition: Any,
+        handle: Tensor | None = None,
+        share: bool = True,
     ) -> dict[str, Terms]:
         """Return each part's terms of the generator's loss, with gradient to ``fake`` and none to the parts.
 
@@ -76,11 +82,13 @@ class SharedForward:
                 tensor there, or a detached one. Default: ``fake``, ``real`` and ``condition``. Give the output of
                 ``generate`` if the examples are made of it in both methods, such as
                 ``torch.cat([condition, fake], 1)``.
+            share: compute the discriminator's gradients as well. ``GANModule.one_forward_serves_both`` tells whether
+                they will be asked for.
         """
         if self._share is not None:
             self._waste(1, "discriminator_terms was not called after it for the same micro-batch")
         seen = _tensors([fake, *condition])
-        if self._wasted >= _WASTED or not _can_share(parts, seen):
+        if not share or self._wasted >= _WASTED or not _can_share(parts, seen):
             return {name: self._generator_alone(part, fake, real, condition) for name, part in parts.items()}
         both = {name: self._both(part, fake, real, condition) for name, part in parts.items()}
         precomputed = {name: discriminators for name, (_, discriminators) in both.items()}
@@ -92,7 +100,7 @@ class SharedForward:
     ) -> dict[str, Terms]:
         """Return each part's terms of the discriminator's loss, with gradient to the parts alone.
 
-        The arguments are those of ``generator_terms``.
+        The arguments are those of ``generator_terms``, without ``share``.
         """
         share, self._share = self._share, None
         if share is not None:

@@ -8,12 +8,12 @@ import copy
 import logging
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.amp import GradScaler
 from torch.autograd.graph import increment_version
@@ -21,11 +21,13 @@ from torch.nn import Parameter
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
-from univnet.common.mistakes import Mistakes
 from univnet.gan.norm_limit import NormLimit
+from univnet.gan.play.settings import Updates
+from univnet.gan.play.sums import Sums
 
 log = logging.getLogger(__name__)
 
+__all__ = ["NonFiniteError", "Player", "Updates", "frozen", "mean_over_ranks", "requiring_grad"]
 
 _EXPLODED = 1e3  # a warning is logged when the norm of the weights has grown by this factor
 
@@ -42,101 +44,53 @@ class NonFiniteError(RuntimeError):
         self.player = player
 
 
-@dataclass(frozen=True)
-class Updates:
-    """How one player's gradients become updates.
-
-    Args:
-        accumulate: K, the micro-batches whose mean gradient makes one update. A number, or a schedule
-            ``{epoch: K}`` (epochs from 0; K is 1 until the first epoch named), as in Lightning's
-            ``GradientAccumulationScheduler``.
-        clip_norm: scale the gradient down to at most this Euclidean norm, a number or a rule that decides it for each
-            update (``univnet.gan.NormLimit``); ``None``: no clipping.
-        clip_value: clamp every element of the gradient to ±this, before ``clip_norm``; ``None``: no clipping.
-        max_nonfinite: stop training after this many updates in a row were skipped because of a NaN or infinity.
-            The default exceeds the 16 halvings by which fp16's first loss scale, 2**16, can fall to 1.
-
-    Raises:
-        ValueError: if arguments are out of range; it names all of them.
-    """
-
-    accumulate: int | dict[int, int] = 1
-    clip_norm: float | NormLimit | None = None
-    clip_value: float | None = None
-    max_nonfinite: int = 20
-
-    def __post_init__(self) -> None:
-        schedule = self.accumulate if isinstance(self.accumulate, Mapping) else {0: self.accumulate}
-        mistakes = Mistakes(self)
-        mistakes.unless(
-            all(_is_count(epoch, 0) and _is_count(k, 1) for epoch, k in schedule.items()),
-            f"accumulate must be a whole number ≥ 1, or {{epoch ≥ 0: number ≥ 1}}, got {self.accumulate!r}",
-        )
-        for name in ("clip_norm", "clip_value"):
-            value = getattr(self, name)
-            mistakes.unless(
-                value is None or isinstance(value, NormLimit) or value > 0,
-                f"{name} must be positive, or null for no clipping, got {value!r}",
-            )
-        mistakes.unless(
-            _is_count(self.max_nonfinite, 1), f"max_nonfinite must be a whole number ≥ 1, got {self.max_nonfinite!r}"
-        )
-        mistakes.raise_all()
-        if isinstance(self.accumulate, Mapping):  # a copy, which the caller cannot change later
-            object.__setattr__(self, "accumulate", dict(self.accumulate))
-
-    def accumulate_at(self, epoch: int) -> int:
-        """Return K, the micro-batches of a full window, in ``epoch`` (from 0)."""
-        if isinstance(self.accumulate, int):
-            return self.accumulate
-        begun = [start for start in self.accumulate if start <= epoch]
-        return self.accumulate[max(begun)] if begun else 1
-
-
 class Player:
-    """One optimizer of a GAN: its open window, its counters, and its last report.
+    """One player of a GAN: its optimizers, its open window, its counters, and its last report.
 
     Attributes:
+        optimizers: what updates its weights, mostly one.
         steps: updates made.
-        micro_batches: micro-batches seen.
+        micro_batches: micro-batches played.
         nonfinite: updates skipped because a loss or gradient was NaN or infinite.
         position: micro-batches in the open window; 0 when none is open.
-        report: the last closed window's mean loss terms, ``lr``, ``gradient_norm`` (before clipping), ``clipped`` (the
-            share of updates since the last logging that clipping changed), and the counters, for logging.
+        resting: its loss was ``None`` when it last had a turn.
+        report: the last closed window's mean loss terms, each over the micro-batches in which it appeared, ``lr``,
+            ``gradient_norm`` (before clipping), ``clipped`` (the share of updates since the last logging that clipping
+            changed), and the counters.
     """
 
     def __init__(self, name: str, settings: Updates | None = None) -> None:
         self.name = name
         self.settings = settings or Updates()
         self._norm_limit: NormLimit | None = None
-        self.optimizer: Optimizer | None = None
+        self.optimizers: tuple[Optimizer, ...] = ()
         self.scaler: GradScaler | None = None
         self.reset()
 
     def reset(self) -> None:
         """Forget all counts and any open window, with its gradient."""
-        if self.optimizer is not None:
-            self.optimizer.zero_grad(set_to_none=True)
-        self.steps = self.micro_batches = self.nonfinite = self.position = 0
+        self._zero_grad()
+        self.steps = self.micro_batches = self.nonfinite = self.position = self._seen = 0
+        self.resting = False
         self._nonfinite_in_a_row = self._updates_since_log = 0
         self._clipped_updates: Tensor | int = 0
         self._epoch, self._size = 0, 1
-        self._sums: dict[str, Tensor] = {}
+        self._sums, self._row = Sums(), Sums()  # of the open window, and since the last row that was logged
         self.report: dict[str, Tensor | float] = {}
         rule = self.settings.clip_norm
         self._norm_limit = copy.deepcopy(rule) if isinstance(rule, NormLimit) else None
 
-    def bind(self, optimizer: Optimizer, scaler: GradScaler | None) -> None:
-        """Use ``optimizer`` and, in fp16, a copy of the loss ``scaler``.
+    def bind(self, optimizers: Optimizer | Sequence[Optimizer], scaler: GradScaler | None) -> None:
+        """Use ``optimizers`` and, in fp16, a copy of the loss ``scaler``.
 
         Each player has its own scaler: an overflow of one player does not change the other's scale, and a scale
         changes only when its own player's window closes.
 
         Raises:
-            ValueError: a learning rate of the optimizer is negative, infinite or NaN.
+            ValueError: a learning rate of the optimizers is negative, infinite or NaN.
         """
-        self.optimizer = optimizer
-        rates = [float(group["lr"]) for group in optimizer.param_groups if "lr" in group]
+        self.optimizers = (optimizers,) if isinstance(optimizers, Optimizer) else tuple(optimizers)
+        rates = [float(group["lr"]) for group in self.groups if "lr" in group]
         if wrong := [rate for rate in rates if not 0 <= rate < math.inf]:
             raise ValueError(
                 f"{self.name}: the learning rate of its optimizer must be a finite number, not negative; got {wrong[0]}"
@@ -145,10 +99,30 @@ class Player:
         self._norm_at_start = float(get_total_norm(self.parameters))
 
     @property
+    def optimizer(self) -> Optimizer | None:
+        """The first of its optimizers, if there are any yet."""
+        return self.optimizers[0] if self.optimizers else None
+
+    @property
+    def groups(self) -> list[dict[str, Any]]:
+        """The parameter groups of this player's optimizers."""
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
+
+    @property
     def parameters(self) -> list[Parameter]:
-        """The parameters that this player's optimizer updates."""
-        assert self.optimizer is not None
-        return [p for group in self.optimizer.param_groups for p in group["params"]]
+        """The parameters that this player's optimizers update."""
+        return [p for group in self.groups for p in group["params"]]
+
+    def plays(self) -> bool:
+        """Count the micro-batch that begins, and return whether this player plays on it."""
+        self._seen += 1
+        return self._seen % self.settings.every == 0
+
+    @property
+    def regularizes(self) -> bool:
+        """Whether a step of its own on the regularizer follows the update that was just made."""
+        every = self.settings.regularize_every
+        return every > 0 and (self.steps - 1) % every == 0
 
     def open(self, epoch: int) -> None:
         """Begin a micro-batch of ``epoch``, and open a window if none is open."""
@@ -169,9 +143,7 @@ class Player:
         # without host synchronization, and DDP's all-reduce passes it to every rank.
         finite = torch.where(torch.isfinite(loss.detach()), 1.0, torch.nan)
         backward(loss / self._size * finite)
-        for name, value in terms.items():
-            value = value.detach()
-            self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
+        self._sums.add(terms)
         self.position += 1
         self.micro_batches += 1
 
@@ -181,12 +153,12 @@ class Player:
         Raises:
             NonFiniteError: after ``max_nonfinite`` skipped updates in a row.
         """
-        assert self.optimizer is not None
         lr = self._lr
         with_grad = [p for p in self.parameters if p.grad is not None]
         grads = [p.grad for p in with_grad if p.grad is not None]
         if self.scaler and grads:
-            self.scaler.unscale_(self.optimizer)
+            for optimizer in self.optimizers:
+                self.scaler.unscale_(optimizer)
         if self.position < self._size and grads:  # a short last window is the mean over its own micro-batches
             torch._foreach_mul_(grads, self._size / self.position)
         norm = get_total_norm(grads)
@@ -199,7 +171,8 @@ class Player:
             self._nonfinite_in_a_row = 0
         if self.scaler and grads:
             self.scaler.update()
-        self.report = {name: total / self.position for name, total in self._sums.items()}
+        self.report = {**self._sums.means()}
+        self._row.add(self._sums.totals, self._sums.counts)
         self.report |= {"lr": lr, "gradient_norm": norm, "updates": self.steps, "nonfinite": self.nonfinite}
         if self._updates_since_log:
             self.report["clipped"] = self._clipped_updates / self._updates_since_log
@@ -237,34 +210,44 @@ class Player:
 
     @property
     def _lr(self) -> float:
-        assert self.optimizer is not None
-        return float(self.optimizer.param_groups[0]["lr"])
+        return float(self.groups[0]["lr"])
 
     def metrics(self) -> dict[str, Tensor | float]:
         """Return the report with the player's name in front: ``generator/loss``, …"""
         return {f"{self.name}/{key}": value for key, value in self.report.items()}
 
-    def logged(self) -> None:
-        """Begin a new interval of the ``clipped`` share, because the last value was logged."""
+    def row(self) -> dict[str, float]:
+        """Return ``metrics`` with the terms' means since the last row instead, and begin a new row.
+
+        A mean is over the micro-batches of closed windows in which the term appeared. Waits for the device.
+        """
+        own = {name: value for name, value in self.report.items() if name in _OWN}
+        row = {f"{self.name}/{name}": float(value) for name, value in (self._row.means() | own).items()}
+        self._row = Sums()
         self._clipped_updates = self._updates_since_log = 0
+        return row
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that resuming inside an open window needs, with gradients; safe for ``weights_only`` loading."""
+        kinds = [type(optimizer).__name__ for optimizer in self.optimizers]
         return {
             **{key: getattr(self, key) for key in _STATE},
+            **{key: getattr(self, key).state_dict() for key in ("_sums", "_row")},
             "grads": [p.grad for p in self.parameters] if self.position else [],
             "scaler": self.scaler.state_dict() if self.scaler else None,
             "norm_limit": self._norm_limit.state_dict() if self._norm_limit else None,
-            "optimizer": type(self.optimizer).__name__,
+            "optimizer": ", ".join(kinds),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what ``state_dict`` returned; call ``bind`` first."""
         for key in _STATE:
-            setattr(self, key, copy.copy(state[key]))
+            if key in state:  # older checkpoints lack some
+                setattr(self, key, copy.copy(state[key]))
         parameters = self.parameters
         device = parameters[0].device
-        self._sums = {name: total.to(device) for name, total in self._sums.items()}
+        self._sums.load_state_dict(state["_sums"], self.position, device)
+        self._row.load_state_dict(state.get("_row", {}), 0, device)
         for parameter, grad in zip(parameters, state["grads"] or [None] * len(parameters), strict=True):
             parameter.grad = None if grad is None else grad.to(parameter.device, copy=True)
         if self.scaler and state["scaler"]:
@@ -304,9 +287,12 @@ class Player:
             )
 
     def _close(self) -> None:
-        assert self.optimizer is not None
-        self.optimizer.zero_grad(set_to_none=True)
-        self._sums, self.position = {}, 0
+        self._zero_grad()
+        self._sums, self.position = Sums(), 0
+
+    def _zero_grad(self) -> None:
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
 
 
 _STATE = (
@@ -320,7 +306,8 @@ _STATE = (
     "_updates_since_log",
     "_epoch",
     "_size",
-    "_sums",
+    "_seen",
+    "resting",
 )
 _OWN = ("lr", "gradient_norm", "updates", "nonfinite", "clipped", "loss_scale")
 
@@ -355,9 +342,11 @@ def _let_compiled_networks_notice() -> None:
         dynamo.skip_tensor_guards_with_matching_dict_tags = False
 
 
-def _is_count(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
 def _isfinite(value: Tensor | float) -> bool:
     return bool(torch.isfinite(torch.as_tensor(value)).all())
+
+
+def mean_over_ranks(trainer: Trainer, players: Iterable[Player]) -> None:
+    """Average the gradients of windows that close without a backward pass, in which DDP would do it."""
+    for parameter in [p for player in players for p in player.parameters if p.grad is not None]:
+        parameter.grad = trainer.strategy.reduce(parameter.grad, reduce_op="mean")

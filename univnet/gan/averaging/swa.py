@@ -214,10 +214,9 @@ class StochasticWeightAveraging(Averaging):
 
     def _anneal(self, player: Player) -> None:
         """Anneal the rate by one epoch or update, with the recurrence of torch's ``SWALR``."""
-        assert player.optimizer is not None
         before, now = (self._progress(self._annealed + step) for step in (0, 1))
         self._annealed += 1
-        groups = player.optimizer.param_groups
+        groups = player.groups
         finals = self.swa_lrs if isinstance(self.swa_lrs, list) else [self.swa_lrs] * len(groups)
         for final, group in zip(finals, groups, strict=True):
             rate = group["lr"]

@@ -335,8 +335,7 @@ class _SweepCallback(Callback):
 
 
 def _groups(player: Player) -> list[dict[str, Any]]:
-    assert player.optimizer is not None
-    return player.optimizer.param_groups
+    return player.groups
 
 
 def _reseed(trainer: Trainer, repeat: int) -> None:

@@ -1,0 +1,1 @@
+"""One micro-batch of the game: who plays, what losses may be, whose weights are whose, and the rows that are logged."""
