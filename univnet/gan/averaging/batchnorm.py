@@ -4,11 +4,11 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from lightning_utilities.core.apply_func import apply_to_collection
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from univnet.gan.evaluation import fresh_training_batches, log_instead
+from univnet.gan.play.evaluation import fresh_training_batches, log_instead
+from univnet.gan.play.terms import detached
 from univnet.gan.rng import preserved
 
 
@@ -38,7 +38,7 @@ def reestimate(trainer: Trainer, pl_module: Any, player: str, batches: int) -> N
                 with trainer.precision_plugin.forward_context():
                     fake = pl_module.generate(batch)
                     if player != "generator":
-                        fake = apply_to_collection(fake, Tensor, Tensor.detach)
+                        fake = detached(fake)
                         with torch.enable_grad():  # for losses that differentiate: a gradient penalty
                             getattr(pl_module, f"{player}_loss")(batch, fake)
         finally:

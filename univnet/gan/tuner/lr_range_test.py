@@ -15,9 +15,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
-from univnet.gan.evaluation import FixedBatches, Quality, note_adversarial_terms
 from univnet.gan.lightning_internals import training_loaders
 from univnet.gan.module import GANModule
+from univnet.gan.play.dependence import note_adversarial_terms
+from univnet.gan.play.evaluation import FixedBatches, Quality
 from univnet.gan.tuner.lr_curve import LRCurve, smoothed
 from univnet.gan.tuner.lr_result import LRRangeTest
 from univnet.gan.tuner.sandbox import trial
