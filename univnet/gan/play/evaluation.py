@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
@@ -14,28 +13,18 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from univnet.gan.lightning_internals import combination_mode, on_device, training_loaders, validation_loaders
+from univnet.gan.lightning_internals import (
+    combination_mode,
+    log_instead,
+    on_device,
+    training_loaders,
+    validation_loaders,
+)
 from univnet.gan.module import GANModule
 from univnet.gan.play.terms import detached, named_terms
 from univnet.gan.rng import preserved
 
 Quality = Callable[[Any, Any], Any]
-
-
-@contextmanager
-def log_instead(module: LightningModule, log: Callable[..., None] = lambda *_, **__: None) -> Iterator[None]:
-    """Let ``log`` take what ``module.log`` (and ``log_dict``, which calls it) is given meanwhile; default: drop it.
-
-    Lightning refuses to log in many hooks.
-    """
-    before = vars(module).pop("log", None)
-    module.log = log  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        del module.log
-        if before is not None:
-            module.log = before  # type: ignore[method-assign]
 
 
 class FixedBatches:
