@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 from support.differentiating import Differentiating
 from support.toy import ToyGAN, quiet_trainer, toy_loader
 from torch import Tensor, nn
@@ -26,18 +27,29 @@ def test_a_range_test_validates_losses_that_differentiate(term: str, tmp_path: P
         assert found.results["loss"][0] == pytest.approx(by_hand.item(), rel=1e-12)
 
 
+class Stop(Callback):
+    """Ends a run in its third epoch, after its averages have seen the micro-batch: they are finished at the end."""
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        trainer.should_stop |= trainer.global_step == 25
+
+
+@pytest.mark.parametrize("stops", [[], [Stop()]], ids=["ends", "stops"])
 @pytest.mark.parametrize("player", ["generator", "discriminator"])
-def test_batch_norm_is_estimated_with_losses_that_differentiate_and_log(player: str, tmp_path: Path) -> None:
+def test_batch_norm_is_estimated_with_losses_that_differentiate_and_log(
+    player: str, stops: list[Callback], tmp_path: Path
+) -> None:
     swa = StochasticWeightAveraging(0.05, player=player, swa_epoch_start=1)
     model = Differentiating(noise=0.1)
     for network in (model.generator, model.discriminator):
         network.insert(1, nn.BatchNorm1d(8, dtype=torch.float64))
-    trainer = quiet_trainer(tmp_path, max_epochs=3, callbacks=[swa])
+    trainer = quiet_trainer(tmp_path, max_epochs=3, callbacks=[swa, *stops])
     trainer.fit(model, toy_loader())
     estimated = swa.averaged["1.running_var"]
     assert estimated.isfinite().all()
     assert not torch.equal(estimated, getattr(model, player)[1].running_var)
     assert "fake" in trainer.callback_metrics
+    assert trainer.global_step == (25 if stops else 30)
 
 
 def test_batches_for_which_a_player_rests_do_not_count(tmp_path: Path) -> None:
