@@ -1,5 +1,6 @@
 """Any torch scheduler for either player: once an update or once an epoch, plateaus too."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -108,4 +109,71 @@ def test_a_plateau_without_its_metric_is_an_error_that_names_it(tmp_path: Any) -
     with pytest.raises(
         MisconfigurationException, match=r"monitor 'val/stft' is not logged; name one of .*discriminator/loss"
     ):
+        quiet_trainer(tmp_path).fit(ToyGAN(schedulers=schedulers), toy_loader())
+
+
+class _Mixin:  # no GANModule
+    def configure_optimizers(self) -> Any:
+        generator, discriminator = ToyGAN.configure_optimizers(self)  # type: ignore[arg-type]
+        plateau = {"scheduler": ReduceLROnPlateau(generator, factor=0.5, patience=0), "interval": "step"}
+        plateau["monitor"] = "discriminator/nonfinite"
+        return {"optimizer": generator, "lr_scheduler": plateau}, {"optimizer": discriminator}
+
+
+class _Mixed(_Mixin, ToyGAN):
+    pass
+
+
+class _ByInheritance(_Mixed):
+    def configure_optimizers(self) -> Any:
+        return super().configure_optimizers()
+
+
+def _from_the_instance() -> ToyGAN:
+    gan = ToyGAN()
+    gan.configure_optimizers = partial(_Mixin.configure_optimizers, gan)
+    return gan
+
+
+@pytest.mark.parametrize("make", [_ByInheritance, _Mixed, _from_the_instance])
+def test_a_monitor_is_kept_however_the_method_is_found(make: Any, tmp_path: Any) -> None:
+    gan = make()
+    own = vars(gan).get("configure_optimizers")
+    quiet_trainer(tmp_path).fit(gan, toy_loader())
+    assert gan.trainer.optimizers[0].param_groups[0]["lr"] < 1e-4  # halved at all but the first of ten updates
+    assert vars(gan).get("configure_optimizers") == own
+
+
+def test_a_monitor_may_stand_beside_the_scheduler_as_lightning_has_it(tmp_path: Any) -> None:
+    def schedulers(generator: Any, discriminator: Any) -> Any:
+        plateau = ReduceLROnPlateau(generator, factor=0.5, patience=0)
+        beside = {"optimizer": generator, "lr_scheduler": plateau, "monitor": "discriminator/nonfinite"}
+        return beside, {"optimizer": discriminator}
+
+    gan = ToyGAN(schedulers=schedulers)
+    quiet_trainer(tmp_path, max_epochs=3).fit(gan, toy_loader())
+    assert gan.trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(1e-2 / 4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"interval": "steps"}, "interval must be 'step' or 'epoch', got 'steps'"),
+        ({"intervall": "step"}, r"unknown settings \['intervall'\]"),
+    ],
+)
+def test_what_lightning_refuses_for_one_optimizer_is_refused(settings: dict, message: str, tmp_path: Any) -> None:
+    def schedulers(generator: Any, discriminator: Any) -> Any:
+        settled = {"scheduler": StepLR(generator, 1), **settings}
+        return {"optimizer": generator, "lr_scheduler": settled}, {"optimizer": discriminator}
+
+    with pytest.raises(MisconfigurationException, match=message):
+        quiet_trainer(tmp_path).fit(ToyGAN(schedulers=schedulers), toy_loader())
+
+
+def test_a_plateau_without_a_monitor_is_refused(tmp_path: Any) -> None:
+    def schedulers(generator: Any, discriminator: Any) -> Any:
+        return [generator, discriminator], [ReduceLROnPlateau(generator)]
+
+    with pytest.raises(MisconfigurationException, match="ReduceLROnPlateau needs a 'monitor'"):
         quiet_trainer(tmp_path).fit(ToyGAN(schedulers=schedulers), toy_loader())

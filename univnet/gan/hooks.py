@@ -49,7 +49,7 @@ class Hooks(LightningModule):
         self._their_optimizers: Any = None
 
     def __getattr__(self, name: str) -> Any:
-        if "_progress" not in vars(self) and name in _OURS:
+        if "_progress" not in vars(self) and (name in _OURS or "_modules" not in vars(self)):
             raise AttributeError(f"{type(self).__name__}.__init__ must call super().__init__() before anything else")
         return super().__getattr__(name)
 
@@ -184,4 +184,4 @@ class Hooks(LightningModule):
         return optimizers_of(self, self.updates, self.trainer.optimizers)
 
 
-_OURS = ("updates", "schedules", "_progress", "_modules", "_parameters", "_buffers")
+_OURS = ("updates", "schedules", "_progress")

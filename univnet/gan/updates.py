@@ -248,7 +248,8 @@ class Player:
         device = parameters[0].device
         self._sums.load_state_dict(state["_sums"], self.position, device)
         self._row.load_state_dict(state.get("_row", {}), 0, device)
-        for parameter, grad in zip(parameters, state["grads"] or [None] * len(parameters), strict=True):
+        # Without a window of its own it leaves the gradients alone: its regularizer has the same parameters.
+        for parameter, grad in zip(parameters, state["grads"], strict=True) if state["grads"] else ():
             parameter.grad = None if grad is None else grad.to(parameter.device, copy=True)
         if self.scaler and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
