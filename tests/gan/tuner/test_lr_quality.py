@@ -80,17 +80,21 @@ def test_adversarial_losses_are_marked(optimizer: str, tmp_path: Path) -> None:
     }
 
 
-def test_micro_batches_in_which_a_player_rests_are_left_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("by", ["every", "none"])
+def test_micro_batches_in_which_a_player_rests_are_left_out(by: str, tmp_path: Path) -> None:
     class FiveToOne(ToyGAN):
         def generator_loss(self, batch: Any, fake: Tensor) -> Any:
             played = self.updates["discriminator"].micro_batches
             return super().generator_loss(batch, fake) if played % 5 == 4 else None
 
+    def gan() -> ToyGAN:
+        return FiveToOne() if by == "none" else ToyGAN(Updates(every=5))
+
     tuner = Tuner(quiet_trainer(tmp_path))
-    found = tuner.lr_find(FiveToOne(), toy_loader(), num_training=6, smoothing=0, update_attr=False)
+    found = tuner.lr_find(gan(), toy_loader(), num_training=6, smoothing=0, update_attr=False)
     assert len(found.results["lr"]) == len(set(found.results["loss"])) == 6
     joint = tuner.lr_find(
-        FiveToOne(), toy_loader(), num_training=6, optimizer="joint", early_stop_threshold=None, update_attr=False
+        gan(), toy_loader(), num_training=6, optimizer="joint", early_stop_threshold=None, update_attr=False
     )
     assert len(joint.curves["generator"].lr) == 6
     assert len(joint.curves["discriminator"].lr) in range(26, 31)

@@ -207,6 +207,7 @@ class Tuner:
         early_stop_threshold: float | None = 4.0,
         update_attr: bool = True,
         attr_name: str | Mapping[str, str] = "",
+        weights_only: bool | None = None,
         *,
         optimizer: Optimizer = "generator",
         monitor: str | Mapping[str, str] | None = None,
@@ -218,13 +219,12 @@ class Tuner:
         validation_batches: int = 0,
         metric: str | Callable[[Any, Any], Any] | None = None,
         ckpt_path: Any = None,
-        weights_only: bool | None = None,
         suggest: Method = DEFAULT_METHOD,
         grid_size: int = 5,
     ) -> LRRangeTest | LRGrid | None:
         """Test a range of learning rates in a real training run of a copy of ``model``.
 
-        The first thirteen arguments are Lightning's.
+        The first fourteen arguments are Lightning's.
 
         Args:
             model: the module to tune.
@@ -236,9 +236,9 @@ class Tuner:
             update_attr: set the module's attributes or hyperparameters to the rates found.
             attr_name: the attribute's name; default: ``generator_lr`` or ``discriminator_lr``. For two players, a
                 mapping with both.
+            weights_only: of ``ckpt_path``, as in ``Trainer.fit``, but ``None`` is ``True``: ``False`` also loads a
+                checkpoint that holds more than plain values, which can run code.
             ckpt_path: a checkpoint to start from.
-            weights_only: as in ``Trainer.fit``, but ``None`` is ``True``: ``False`` also loads a checkpoint that holds
-                more than plain values, which can run code.
 
         All other arguments are fields of ``LRFindOptions``, which describes them.
 
