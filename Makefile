@@ -4,12 +4,13 @@ VENV := .venv
 RUN := $(VENV)/bin
 LOWEST := .venv-lowest
 
-.PHONY: help install demo test lint test-slow test-gpu test-lowest endurance fuzz clean
+.PHONY: help install demo test lint test-slow test-gpu gpu-report test-lowest endurance fuzz clean
 
 help:
 	@echo "make demo       train a small vocoder on data/demo (about 3 minutes on 2 cores)"
 	@echo "make test       lint, types and tests (about 7 minutes on 2 cores)"
 	@echo "make test-slow  the tests that take minutes each;  make test-gpu  those that need CUDA"
+	@echo "make gpu-report  proves and measures on a GPU, in at most 9 minutes, to gpu-report/ (DEVICE=cpu: reduced)"
 	@echo "make fuzz       5,000 damaged recordings, tables, mels, checkpoints and configurations"
 	@echo "make test-lowest  the tests on the lowest versions that pyproject.toml allows, in .venv-lowest"
 	@echo "make endurance  an hour of kills and signals at every moment of small runs (docs/endurance.md)"
@@ -38,6 +39,10 @@ test-slow: install
 
 test-gpu: install
 	$(RUN)/python -m pytest -m gpu tests/gpu
+
+# Without install: a machine with a GPU may have torch and Lightning and no way to a registry.
+gpu-report:
+	$(or $(wildcard $(RUN)/python),$(PYTHON)) scripts/gpu_report.py --device $(or $(DEVICE),cuda) --output $(or $(OUTPUT),gpu-report)
 
 fuzz: install
 	UNIVNET_MUTATIONS=5000 $(RUN)/python -m pytest tests/data/test_mutated_inputs.py tests/cli/test_mutated_inputs.py

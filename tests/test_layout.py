@@ -28,7 +28,7 @@ PARTS: dict[str, set[str]] = {
     "vocoder": {"audio", "gan", "models", "weights"},
     "module": {"audio", "gan", "losses", "models", "runtime"},
     "callbacks": {"audio", "gan", "metrics"},
-    "benchmarks": {"audio", "convert", "data", "gan", "losses", "models", "module", "runtime", "vocoder"},
+    "benchmarks": {"audio", "callbacks", "convert", "data", "gan", "losses", "models", "module", "runtime", "vocoder"},
 }
 PARTS["cli"] = {*PARTS}
 PARTS["__init__"] = {"audio", "data", "models", "module", "vocoder"}

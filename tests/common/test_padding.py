@@ -1,5 +1,7 @@
 """``pad_ends`` is torch's padding, but for operations whose gradient CUDA adds in no fixed order."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -42,7 +44,9 @@ class Operations(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("mode", ["reflect", "replicate"])
-def test_a_gpu_has_it_only_without_gradient(mode: str) -> None:
+def test_a_gpu_has_it_only_without_gradient(mode: str, request: pytest.FixtureRequest) -> None:
+    request.addfinalizer(partial(torch.use_deterministic_algorithms, torch.are_deterministic_algorithms_enabled()))
+    torch.use_deterministic_algorithms(False)  # with which torch has another way of its own
     with FakeTensorMode(allow_non_fake_inputs=True):
         x = torch.empty(2, 3, 40, device="cuda", requires_grad=True)
         with Operations() as seen:

@@ -139,6 +139,18 @@ def test_the_layouts_change_no_mathematics(samples, dtype, scores_within, gradie
         assert (mine - expected).norm() <= gradients_within * expected.norm(), name
 
 
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_the_layout_can_be_chosen(channels_last):
+    torch.manual_seed(0)
+    discriminator, audio = small().double(), torch.randn(2, 1, 408, dtype=torch.float64)
+    expected = discriminator(audio)
+    for name, part in discriminator.parts().items():
+        part.channels_last = channels_last
+        score, features = part(audio, with_features=True)
+        assert features[0].is_contiguous(memory_format=torch.channels_last) == channels_last
+        torch.testing.assert_close(score, expected[name], rtol=0, atol=1e-12)
+
+
 def test_checkpoints_of_any_layout_have_the_references_shapes():
     discriminator = small()
     shapes = {name: tuple(value.shape) for name, value in discriminator.state_dict().items()}

@@ -26,6 +26,8 @@ if __name__ == "__main__":
     sys.meta_path[sys.meta_path.index(PathFinder)] = _Finder
     for part in PARTS:
         import_module(part)
+    for part in import_module("univnet.benchmarks.gpu.report").PARTS.values():
+        import_module(part.module)
     assert not ABSENT & {name.partition(".")[0] for name in sys.modules}
     if sys.argv[1:]:
         import pytest

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from univnet.cli.messages import UsageError, exit_with_error, plain_messages
 from univnet.cli.runs.failures import failure
+from univnet.cli.runs.threads import sleep_while_waiting
 
 
 class Verb(NamedTuple):
@@ -52,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     A mistake of the user's ends in one line on stderr and exit status 2, a failure of the machine's (memory, disk, a
     process that was killed) in one line and 3; ``UNIVNET_TRACEBACK=1`` shows where it arose. docs/errors.md lists them.
     """
+    sleep_while_waiting()  # before a verb's module loads torch
     verb, *rest = [*(sys.argv[1:] if argv is None else argv)] or [""]
     if verb in ("", "-h", "--help"):
         print(usage(), file=sys.stdout if verb else sys.stderr)

@@ -97,6 +97,13 @@ def training_loaders(trainer: Trainer) -> CombinedLoader:
     return combined
 
 
+def begin_loading_again(trainer: Trainer) -> None:
+    """Begin the present epoch's iteration over the training loaders again; ``fit`` has begun it before it resumes."""
+    fetcher = trainer.fit_loop._data_fetcher
+    assert fetcher is not None, "there are no training loaders outside fit"
+    iter(fetcher)
+
+
 def combination_mode(combined: CombinedLoader) -> Any:
     """Return the mode that ``combined`` was made with, to make another one like it."""
     return combined._mode

@@ -16,6 +16,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 from torch.optim import Optimizer
 
+from univnet.gan.endurance.loaders import fast_forward
 from univnet.gan.endurance.logs import mark, rewind
 from univnet.gan.lightning_internals import set_loops, validation_is_due
 from univnet.gan.rng import rng_state, set_apart, set_rng_state
@@ -182,6 +183,8 @@ def restore(trainer: Trainer, players: Mapping[str, Player], schedules: Schedule
         if name in state["players"]:  # a regularizer may be new
             player.load_state_dict(state["players"][name])
     schedules.seen = dict(state["watched"])
+    if position := state.get("position"):
+        fast_forward(trainer, position["epoch"], position["batches"], position["epoch_end"])
     if trainer.is_global_zero:
         rewind(trainer.loggers, state.get("logs", {}), trainer.global_step)
     if any(callback.stopping_reason.value for callback in trainer.early_stopping_callbacks):

@@ -155,13 +155,26 @@ class _SwappedConv2d(nn.Conv2d):
 
 
 class _ConvolutionalDiscriminator(nn.Module):
-    """Convolutions with leaky ReLUs on a view whose two axes are swapped, then one convolution that scores."""
+    """Convolutions with leaky ReLUs on a view whose two axes are swapped, then one convolution that scores.
+
+    Attributes:
+        channels_last: whether channels come last in memory; ``None``: where that has been measured to be faster.
+    """
+
+    channels_last: bool | None = None
 
     def __init__(self, convs: Sequence[nn.Conv2d], conv_post: nn.Conv2d, leaky_slope: float) -> None:
         super().__init__()
         self.convs = nn.ModuleList(weight_norm(conv) for conv in convs)
         self.conv_post = weight_norm(conv_post)
         self.leaky_slope = leaky_slope
+
+    def laid_out(self, view: Tensor, channels_last: bool) -> Tensor:
+        """Add the one channel to a contiguous view (batch, …, …)."""
+        if not (channels_last if self.channels_last is None else self.channels_last):
+            return view.unsqueeze(1)
+        # One channel has the same layout either way: these strides make the convolutions choose channels-last.
+        return view.unsqueeze(-1).permute(0, 3, 1, 2)
 
     def score(self, view: Tensor, with_features: bool) -> Tensor | tuple[Tensor, list[Tensor]]:
         features = []
@@ -189,11 +202,8 @@ class _SpectrogramDiscriminator(_ConvolutionalDiscriminator):
         self.n_fft, self.hop, self.window = n_fft, hop, window
 
     def forward(self, audio: Tensor, with_features: bool = False) -> Tensor | tuple[Tensor, list[Tensor]]:
-        view = self.spectrogram(audio).transpose(1, 2)
-        if view.device.type != "cpu":
-            return self.score(view.unsqueeze(1), with_features)
-        # One channel has the same layout either way: these strides make the convolutions choose channels-last.
-        return self.score(view.contiguous().unsqueeze(-1).permute(0, 3, 1, 2), with_features)
+        view = self.spectrogram(audio).transpose(1, 2).contiguous()
+        return self.score(self.laid_out(view, view.device.type == "cpu"), with_features)
 
     def spectrogram(self, audio: Tensor) -> Tensor:
         """Return magnitudes (batch, bins, frames) of audio (batch, 1, samples), in single precision or above."""
@@ -235,7 +245,8 @@ class _PeriodDiscriminator(_ConvolutionalDiscriminator):
         _require_samples(audio, missing + 1, f"a period of {self.period} samples")
         if missing:
             audio = pad_ends(audio, 0, missing)
-        return self.score(audio.unflatten(-1, (-1, self.period)).transpose(2, 3).contiguous(), with_features)
+        view = audio.squeeze(1).unflatten(-1, (-1, self.period)).transpose(1, 2).contiguous()
+        return self.score(self.laid_out(view, False), with_features)
 
 
 def _require_samples(audio: Tensor, least: int, what: str) -> None:
