@@ -153,10 +153,12 @@ class AdversarialLoss(ABC):
     Attributes:
         sees_real: whether the generator's loss also depends on the scores of the real audio.
         sees_features: whether a loss depends on features: sub-discriminators then run ``with_features=True``.
+        collapse: when the discriminator has won, as arguments of ``univnet.gan.Collapse``; ``None``: never known.
     """
 
     sees_real: bool = False
     sees_features: bool = False
+    collapse: Mapping[str, float | None] | None = None
 
     @abstractmethod
     def generator(self, fake: Judged, real: Judged | None = None) -> dict[str, Tensor]:
@@ -174,6 +176,8 @@ class AdversarialLoss(ABC):
 class LeastSquares(AdversarialLoss):
     """Least squares (UnivNet, arXiv 2106.07889, §2.3; HiFi-GAN, BigVGAN, DAC): real scores to 1, fake ones to 0."""
 
+    collapse: Mapping[str, float | None] | None = {"loss": 0.05, "separation": 0.95}
+
     def generator(self, fake: Judged, real: Judged | None = None) -> dict[str, Tensor]:
         """Return ``{"loss": mean((1 − fake)²)}``."""
         return {"loss": (1 - _at_least_single(fake.scores)).square().mean()}
@@ -190,6 +194,8 @@ class Hinge(AdversarialLoss):
 
     The generator's loss pushes fake scores up to 1 and no further, as in both papers. (MelGAN's, −fake, has no bound.)
     """
+
+    collapse: Mapping[str, float | None] | None = {"loss": 0.05, "separation": None}
 
     def generator(self, fake: Judged, real: Judged | None = None) -> dict[str, Tensor]:
         """Return ``{"loss": mean(max(0, 1 − fake))}``."""
@@ -216,7 +222,7 @@ class FeatureMatching(AdversarialLoss):
     sees_real = sees_features = True
 
     def __init__(self, adversarial: AdversarialLoss, weight: float) -> None:
-        self.adversarial, self.weight = adversarial, weight
+        self.adversarial, self.weight, self.collapse = adversarial, weight, adversarial.collapse
 
     def generator(self, fake: Judged, real: Judged | None = None) -> dict[str, Tensor]:
         """Return the other loss's terms, ``"loss"`` plus the weighted term, and the term as ``"feature_matching"``."""

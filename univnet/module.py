@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from univnet.audio import LogMelSpectrogram
 from univnet.common.mistakes import Mistakes
 from univnet.common.precision import full_precision
-from univnet.gan import GANModule, SharedForward, Updates
+from univnet.gan import Collapse, GANModule, SharedForward, Updates
 from univnet.gan.endurance.checkpoint_io import WholeCheckpointIO
 from univnet.gan.play.turns import Order
 from univnet.losses import (
@@ -201,6 +201,12 @@ class UnivNet(GANModule):
     def sample_rate(self) -> int:
         """The sample rate of the generated audio, in Hz."""
         return self.mel.sample_rate
+
+    @property
+    def collapse_rule(self) -> Collapse | None:
+        """When a learning-rate range test takes the discriminator for collapsed: a matter of the adversarial loss."""
+        rule = self.adversarial_loss.collapse
+        return None if rule is None else Collapse(**rule)  # type: ignore[arg-type]
 
     @property
     def adversarial(self) -> bool:

@@ -31,6 +31,10 @@ def test_it_leaves_curves_and_a_config_that_trains(config: Path, capsys: pytest.
     assert {row["player"] for row in rows} == {"generator", "discriminator"} == record["curves"].keys()
     curve = record["curves"]["generator"]
     assert curve["monitor"] == "generator/stft"
+    marked = record["curves"]["discriminator"]["doubt"]
+    assert "discriminator/loss depends on the other player" in marked
+    assert f"no basis for these: {marked}" in out
+    assert "depends on the other player" not in (curve["doubt"] or "")
     assert [float(row["loss"]) for row in rows if row["player"] == "generator"] == curve["raw"]
     assert (folder / "lr_find.png").read_bytes()[:4] == b"\x89PNG"
     assert EventAccumulator(str(folder)).Reload().Tags()["images"] == ["lr_find"]
@@ -81,6 +85,18 @@ def test_from_the_last_checkpoint_it_writes_into_that_run(config: Path, capsys: 
     with pytest.raises(SystemExit):
         main(["find-lr", *late, *QUICK])
     assert "the discriminator makes no updates yet" in capsys.readouterr().err
+
+
+def test_what_validation_logs_can_be_watched_for_both_players(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quality = ["--metric", "val/stft", "--validation_batches", "1", "--num_training", "2", "--optimizer", "joint"]
+    main(["find-lr", "--config", str(config), *QUICK, *quality])
+    record = json.loads((config.parent / "runs" / "small" / "version_0" / "lr_find.json").read_text())
+    assert [curve["monitor"] for curve in record["curves"].values()] == ["val/stft"] * 2
+    assert "depends on the other player" not in capsys.readouterr().out
+    with pytest.raises(SystemExit) as leaving:
+        main(["find-lr", "--config", str(config), *QUICK, "--metric", "val/nonsense"])
+    assert leaving.value.code == 2
+    assert "metric 'val/nonsense' is not logged by validation_step, which logs " in capsys.readouterr().err
 
 
 def test_a_grid(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

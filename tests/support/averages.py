@@ -58,6 +58,13 @@ class OnePlayer(L.LightningModule):
         return torch.optim.AdamW(self.parameters(), 1e-2, betas=(0.5, 0.9))
 
 
+class Alone(ToyGAN):
+    """A generator that nobody judges."""
+
+    def generator_loss(self, batch: Any, fake: Tensor) -> Tensor:
+        return (fake - batch[1]).square().mean()
+
+
 def copied(network: nn.Module) -> nn.Module:
     copy = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 2)).to(next(network.parameters()).dtype)
     copy.load_state_dict(network.state_dict())

@@ -129,6 +129,10 @@ def _print_findings(cli: TuningCLI, found: LRRangeTest | LRGrid, changes: dict[s
                 print(f"  {method:10}{'-' if rate is None else f'{rate:.2e}'}")
             if problem := curve.problem():
                 print(f"  no learning rate is suggested: {problem}")
+            if doubt := curve.doubt():
+                print(f"  no basis for these: {doubt}")
+    elif found.doubt:
+        print(f"no basis for a suggestion: {found.doubt}")
     rates = " ".join(f"--{key} {value}" for key, value in changes.items() if key.endswith("_lr"))
     schedules = {key.removeprefix("model."): value for key, value in changes.items() if key.endswith("_schedule")}
     print(f"picture and figures: {folder / NAME}.png, .csv, .json")

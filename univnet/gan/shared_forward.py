@@ -33,9 +33,10 @@ class SharedForward:
     neither: otherwise one player's gradients are computed in vain.
 
     Each player has its own forward passes if gradients cannot be computed in advance: in fp16 (where the loss must be
-    scaled first), if a part's weights have gradient hooks, and if no gradient is recorded. So it has where the
-    discriminator plays first, or judges other fakes than the generator's: the first share that does not fit, or the
-    second in a row that is never collected, is the last one, with a warning. What was shared is freed with the fakes.
+    scaled first), if a part's weights have gradient hooks, in evaluation mode, and if no gradient is recorded. It also
+    has them where the discriminator plays first, or judges other fakes than the generator's: the first share that does
+    not fit, or the second in a row that is never collected, is the last one, with a warning. What was shared is freed
+    with the fakes.
 
     Args:
         of_generator: ``fake -> {"loss": scalar, …}`` of one part, where ``fake`` is what ``judge`` returns for the
@@ -237,7 +238,8 @@ def _can_share(parts: Parts, seen: list[Tensor]) -> bool:
     in_fp16 = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
     weights = [p for part in parts.values() for p in part.parameters()]
     hooked = any(tensor._backward_hooks for tensor in weights)  # they would run twice
-    return seen[0].requires_grad and torch.is_grad_enabled() and not in_fp16 and not hooked
+    trains = any(part.training for part in parts.values())  # in evaluation nobody would collect
+    return trains and seen[0].requires_grad and torch.is_grad_enabled() and not in_fp16 and not hooked
 
 
 def _leaves(nested: Any) -> list[Any]:

@@ -2,15 +2,16 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from support.averages import fed, trained
+from support.averages import Alone, OnePlayer, fed, trained
 from support.state import assert_equal_leaves
-from support.toy import weights
+from support.toy import ToyGAN, quiet_trainer, toy_loader, weights
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from univnet.gan import ExponentialMovingAverage
+from univnet.gan import ExponentialMovingAverage, Updates
 
 
 @pytest.mark.parametrize(("every", "start"), [(1, 0), (3, 2)])
@@ -20,6 +21,51 @@ def test_ema_is_torchs_fed_by_hand(every: int, start: int, tmp_path: Path) -> No
     taken = watch.updates[start + every - 1 :: every]
     assert ema.n_averaged == len(taken) == (24 - start) // every
     assert_equal_leaves(ema.averaged, fed(taken, multi_avg_fn=get_ema_multi_avg_fn(0.9)))
+
+
+@pytest.mark.parametrize(("every", "start", "epoch"), [(1, 0, None), (1, 3, None), (1, 0, 2), (1, 25, 1), (0, 0, 3)])
+def test_ema_is_lightnings(every: int, start: int, epoch: int | None, tmp_path: Path) -> None:
+    lightnings = pytest.importorskip("lightning.pytorch.callbacks.weight_averaging")
+    settings: dict[str, Any] = {
+        "decay": 0.9,
+        "update_every_n_steps": every,
+        "update_starting_at_step": start,
+        "update_starting_at_epoch": epoch,
+    }
+    theirs, ours = OnePlayer(), ExponentialMovingAverage(**settings)
+    callback = lightnings.EMAWeightAveraging(**settings)
+    quiet_trainer(tmp_path, max_epochs=5, callbacks=[callback]).fit(theirs, toy_loader())
+    trained(tmp_path, ours, Alone(), max_epochs=5)
+    for name, value in theirs.generator.state_dict().items():
+        assert torch.allclose(ours.averaged[name], value, rtol=1e-12, atol=0)
+
+
+def test_a_rule_of_ones_own_is_asked_as_lightnings_is(tmp_path: Path) -> None:
+    lightnings = pytest.importorskip("lightning.pytorch.callbacks.weight_averaging")
+    asked: dict[str, list[Any]] = {"theirs": [], "ours": []}
+
+    def rule(whose: str) -> Any:
+        def should_update(self: Any, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
+            asked[whose].append((step_idx, epoch_idx))
+            return step_idx in (3, 14) or epoch_idx == 2
+
+        return should_update
+
+    theirs = type("Theirs", (lightnings.WeightAveraging,), {"should_update": rule("theirs")})()
+    quiet_trainer(tmp_path, max_epochs=3, callbacks=[theirs]).fit(OnePlayer(), toy_loader())
+    ours = type("Ours", (ExponentialMovingAverage,), {"should_update": rule("ours")})(0.9)
+    _, watch, _ = trained(tmp_path, ours, Alone(), max_epochs=3)
+    assert asked["ours"] == asked["theirs"]
+    expected = fed([watch.updates[n] for n in (3, 14, 29)], multi_avg_fn=get_ema_multi_avg_fn(0.9))
+    assert_equal_leaves(ours.averaged, expected)
+
+
+def test_several_updates_of_one_micro_batch_are_averaged_once(tmp_path: Path) -> None:
+    ema, gan = ExponentialMovingAverage(0.9, update_every_n_steps=3), ToyGAN()
+    gan.order, gan.updates["generator"].settings = "generator_first", Updates(repeat=2)
+    trained(tmp_path, ema, gan, max_epochs=3)
+    assert gan.updates["generator"].steps == 60
+    assert ema.n_averaged == 20
 
 
 def test_ema_warms_up(tmp_path: Path) -> None:

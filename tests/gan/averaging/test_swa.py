@@ -6,20 +6,13 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.callbacks import StochasticWeightAveraging as LightningSWA
-from support.averages import OnePlayer, Watch, fed, trained
+from support.averages import Alone, OnePlayer, Watch, fed, trained
 from support.state import assert_equal_leaves
 from support.toy import ToyGAN, quiet_trainer, toy_loader
 from torch import Tensor, nn
 from torch.optim.swa_utils import SWALR
 
 from univnet.gan import StochasticWeightAveraging, Updates
-
-
-class Alone(ToyGAN):
-    """A generator that nobody judges."""
-
-    def generator_loss(self, batch: Any, fake: Tensor) -> Tensor:
-        return (fake - batch[1]).square().mean()
 
 
 @pytest.mark.parametrize("strategy", ["cos", "linear"])
@@ -47,6 +40,30 @@ def test_swa_every_n_updates_and_the_last(tmp_path: Path) -> None:
     swa = StochasticWeightAveraging(0.05, swa_update_start=5, annealing_updates=4, every_n_updates=3)
     _, watch, _ = trained(tmp_path, swa, max_epochs=4)  # 16 updates: 8, 11, 14, and the last
     assert_equal_leaves(swa.averaged, fed([watch.updates[n - 1] for n in (8, 11, 14, 16)]))
+
+
+def test_swa_averages_from_an_epoch_on(tmp_path: Path) -> None:
+    swa = StochasticWeightAveraging(1e-3, swa_epoch_start=2, annealing_epochs=3, update_starting_at_epoch=4)
+    _, watch, _ = trained(tmp_path, swa)
+    assert_equal_leaves(swa.averaged, fed(watch.epochs[4:]))
+    assert [rate for rate, _ in watch.rates[35:45]] == pytest.approx([1e-3 + 9e-3 / 4] * 5 + [1e-3] * 5)
+    both = StochasticWeightAveraging(1e-3, swa_update_start=4, every_n_updates=9, update_starting_at_epoch=4)
+    _, watch, _ = trained(tmp_path, both)
+    assert_equal_leaves(both.averaged, fed([watch.updates[n - 1] for n in (13, 20, 22, 24)]))
+
+
+def test_a_rule_of_ones_own_is_asked_once_swa_has_begun(tmp_path: Path) -> None:
+    asked = []
+
+    class Odd(StochasticWeightAveraging):
+        def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
+            asked.append((step_idx, epoch_idx))
+            return step_idx in (17, 19)
+
+    swa = Odd(0.05, swa_epoch_start=5)
+    _, watch, _ = trained(tmp_path, swa)
+    assert asked == [*((n, None) for n in range(16, 20)), (None, 4), *((n, None) for n in range(20, 24)), (None, 5)]
+    assert_equal_leaves(swa.averaged, fed([watch.updates[n] for n in (17, 19, 23)]))  # the last one is always included
 
 
 def test_custom_avg_fn(tmp_path: Path) -> None:

@@ -29,6 +29,19 @@ def test_a_trial_is_the_real_thing(tmp_path: Path) -> None:
     assert full[-1][2:] == (2, 2)
 
 
+def test_a_trial_lasts_until_a_player_that_mostly_rests_has_updated(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    gan = Limited(log=log, generator=Updates(2, every=5))
+    tuner = Tuner(quiet_trainer(tmp_path))
+    tuner.scale_batch_size(gan, steps_per_trial=1, init_val=4, max_trials=1)
+    (lines,) = noted(log)
+    assert len(lines) == 20  # two windows of two micro-batches, of which every fifth is played
+    assert lines[9][2:] == (1, 1)
+    assert lines[-1][2:] == (2, 1)
+    assert tuner.batch_size_search is not None
+    assert [trial.resting for trial in tuner.batch_size_search.trials] == [()]
+
+
 def test_steps_per_trial_are_full_micro_batches(tmp_path: Path) -> None:
     log = tmp_path / "log"
     tuner = Tuner(quiet_trainer(tmp_path))

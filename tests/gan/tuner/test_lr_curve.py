@@ -177,3 +177,23 @@ def test_lightnings_finder_object_reads_our_results() -> None:
     theirs = _LRFinder("exponential", 1e-6, 0.1, 100)
     theirs.results = curve.results
     assert theirs.suggestion(2, 2) == curve.suggestion(2, 2, "steepest")
+
+
+def test_a_suggestion_without_a_basis_is_marked(caplog: pytest.LogCaptureFixture) -> None:
+    sound, falling, adversarial = curve(bowl(), 0.8), curve(bowl()[:95], 0.8), curve(bowl(), 0.8, adversarial=True)
+    assert sound.suggestion() is not None
+    assert sound.doubt() is None
+    assert not caplog.records
+    for each, why in ((falling, "never rises, so no rate was too high"), (adversarial, "depends on the other player")):
+        caplog.clear()
+        assert each.suggestion() is not None
+        assert f"There is no basis for the learning rate suggested for the generator: {each.doubt()}" in caplog.messages
+        assert why in each.as_dict()["doubt"]
+        [axes] = LRRangeTest({"generator": each}).plot(suggest=True).axes
+        assert why in axes.get_title().replace("\n", " ")
+    caplog.clear()
+    falling.suggestion(quiet=True)
+    assert not caplog.records
+    assert curve(bowl()[:95], 0.8, ended="generator/stft diverged").doubt() is None
+    assert curve(bowl()[:95], 0.8, limit=float(RATES[90])).doubt() is None
+    assert curve([1.0] * 50).doubt() is None  # it has a problem instead

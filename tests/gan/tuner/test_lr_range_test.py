@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, ClassVar
 
 import numpy as np
@@ -175,6 +176,18 @@ def test_it_starts_from_a_checkpoint_as_training_would(tmp_path: Path) -> None:
     )
     assert len(real) == 12
     assert found.results["loss"] == real
+
+
+def test_a_checkpoint_with_more_than_plain_values_is_loaded_on_request_only(tmp_path: Path) -> None:
+    path, trainer = tmp_path / "more.ckpt", quiet_trainer(tmp_path)
+    trainer.fit(ToyGAN(), toy_loader())
+    trainer.save_checkpoint(path)
+    torch.save(torch.load(path, weights_only=True) | {"note": Path("more")}, path)
+    tuner = Tuner(quiet_trainer(tmp_path))
+    options: dict[str, Any] = {"rates": [1e-2] * 2, "update_attr": False, "ckpt_path": path}
+    with pytest.raises(UnpicklingError, match="weights_only"):
+        tuner.lr_find(ToyGAN(), toy_loader(), **options)
+    assert len(tuner.lr_find(ToyGAN(), toy_loader(), weights_only=False, **options).results["lr"]) == 2
 
 
 def test_two_ranks_see_what_one_sees_on_concatenated_batches(tmp_path: Path) -> None:

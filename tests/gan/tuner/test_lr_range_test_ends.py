@@ -119,3 +119,37 @@ def test_when_losses_diverge(scale: float) -> None:
 def test_the_default_threshold_is_lightnings_for_positive_losses() -> None:
     assert not diverges([2.0, 1.0, 3.9], 4.0, 0)
     assert diverges([2.0, 1.0, 4.1], 4.0, 0)
+
+
+def test_which_rule_holds_is_the_losses_business(tmp_path: Path) -> None:
+    class Told(Overwhelming):
+        collapse_rule = Collapse(loss=0.1, separation=None)
+
+    class Wasserstein(ToyGAN):
+        collapse_rule = Collapse()
+
+        def discriminator_loss(self, batch: tuple[Tensor, Tensor], fake: Tensor) -> dict[str, Tensor]:
+            x, y = batch
+            real, fake = (self.discriminator(torch.cat([x, z], 1)).mean() for z in (y, fake))
+            return {"loss": fake - real, "critic_real": real, "critic_fake": fake}
+
+    def ended(model: GANModule, **options: Any) -> str:
+        found = Tuner(quiet_trainer(tmp_path)).lr_find(
+            model, toy_loader(6400, 64), optimizer="discriminator", min_lr=1e-5, early_stop_threshold=None,
+            num_training=60, update_attr=False, **options,
+        )  # fmt: skip
+        return found.curves["discriminator"].ended
+
+    assert "collapsed" in ended(Told())
+    assert ended(Told(), collapse=Collapse(loss=0, separation=None)) == ""
+    assert ended(Overwhelming()) == ""  # although it has a real_score and a fake_score
+    assert ended(Wasserstein()) == ""
+
+
+def test_negative_losses_are_no_collapse() -> None:
+    assert Collapse().seen({"loss": 0.01}, 1.0)
+    assert Collapse().seen({"loss": 0.0}, 1.0)
+    assert not Collapse().seen({"loss": -0.01}, 1.0)
+    assert not Collapse().seen({"loss": -2.0}, -1.0)
+    assert not Collapse(loss=0).seen({"loss": -0.01}, 1.0)
+    assert not Collapse(loss=0).seen({"loss": 0.0}, 1.0)

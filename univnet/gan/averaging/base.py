@@ -105,9 +105,23 @@ class Averaging(StandIn):
         """Add the ``present`` weights to ``average``, in place; ``n_averaged`` ≥ 1 counts those before them."""
         raise NotImplementedError
 
-    def after_micro_batch(self, trainer: Trainer, player: Player, moved: bool) -> None:
-        """Average the weights if it is time; ``moved``: whether this micro-batch made an update."""
+    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
+        """Return whether the present weights are averaged; your subclass may decide otherwise.
+
+        It is asked after every update of the player and at every epoch's end, as Lightning's ``WeightAveraging`` asks.
+
+        Args:
+            step_idx: the number of the player's update just made, from 0; ``None`` at an epoch's end.
+            epoch_idx: the number of the epoch that ends, from 0; ``None`` after an update.
+        """
         raise NotImplementedError
+
+    def after_micro_batch(self, trainer: Trainer, player: Player, made: int) -> None:
+        """Average the weights if it is time; ``made``: the player's updates in this micro-batch."""
+        if any(self.should_update(step_idx=index) for index in range(player.steps - made, player.steps)):
+            self.take(player)
+        if trainer.is_last_batch and self.should_update(epoch_idx=trainer.current_epoch):
+            self.take(player)
 
     def wants_last(self, player: Player) -> bool:
         """Whether the weights at the end of the run are averaged in any case."""
@@ -258,7 +272,7 @@ class Averaging(StandIn):
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         """Average the weights, before any checkpoint is written."""
         player = pl_module.updates[self.player]
-        self.after_micro_batch(trainer, player, player.steps > self._steps_before)
+        self.after_micro_batch(trainer, player, player.steps - self._steps_before)
         if _is_last_batch_of_run(trainer):
             self._finish(trainer, pl_module)
 

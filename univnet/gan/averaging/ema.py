@@ -3,12 +3,10 @@
 from typing import Literal
 
 import torch
-from lightning.pytorch import Trainer
 from torch import Tensor
 
 from univnet.common.mistakes import Mistakes
 from univnet.gan.averaging.base import Averaging
-from univnet.gan.updates import Player
 
 
 class ExponentialMovingAverage(Averaging):
@@ -21,8 +19,11 @@ class ExponentialMovingAverage(Averaging):
     Args:
         decay: between 0 and 1.
         player: whose weights to average; the network is the module's attribute of that name.
-        update_every_n_steps: average the weights after every so many of the player's updates.
+        update_every_n_steps: average the weights after every so many of the player's updates; 0 (with
+            ``update_starting_at_epoch``): not after updates.
         update_starting_at_step: skip this many of the player's updates first.
+        update_starting_at_epoch: average the weights also at the end of every epoch from this one on, counted from 0;
+            ``None``: not at the ends of epochs. For any other rule, override ``should_update``.
         warmup_gamma: γ of the warm-up min(decay, 1 − (1 + t/γ)^−p), where t counts the weights averaged before;
             ``None`` for no warm-up. The larger γ, the slower the warm-up.
         warmup_power: p of the warm-up.
@@ -49,6 +50,7 @@ class ExponentialMovingAverage(Averaging):
         player: str = "generator",
         update_every_n_steps: int = 1,
         update_starting_at_step: int = 0,
+        update_starting_at_epoch: int | None = None,
         warmup_gamma: float | None = None,
         warmup_power: float = 2 / 3,
         weights: Literal["effective", "parameters"] = "effective",
@@ -61,21 +63,24 @@ class ExponentialMovingAverage(Averaging):
         mistakes = Mistakes(self)
         mistakes.unless(0 <= decay <= 1, f"decay must be between 0 and 1, got {decay!r}")
         mistakes.unless(
-            update_every_n_steps >= 1, f"update_every_n_steps must be at least 1, got {update_every_n_steps!r}"
+            update_every_n_steps >= (update_starting_at_epoch is None),
+            "update_every_n_steps must be at least 1, or 0 with update_starting_at_epoch, got "
+            f"{update_every_n_steps!r}",
         )
         mistakes.unless(
             update_starting_at_step >= 0, f"update_starting_at_step must be at least 0, got {update_starting_at_step!r}"
+        )
+        mistakes.unless(
+            update_starting_at_epoch is None or update_starting_at_epoch >= 0,
+            f"update_starting_at_epoch must be at least 0, got {update_starting_at_epoch!r}",
         )
         mistakes.unless(
             warmup_power > 0 and (warmup_gamma is None or warmup_gamma > 0),
             f"warmup_gamma and warmup_power must be positive, got {warmup_gamma!r} and {warmup_power!r}",
         )
         super().__init__(player, weights, use_buffers, device, use_in_validation, validate_raw, bn_batches, mistakes)
-        self.decay, self.update_every_n_steps, self.update_starting_at_step = (
-            decay,
-            update_every_n_steps,
-            update_starting_at_step,
-        )
+        self.decay, self.update_every_n_steps = decay, update_every_n_steps
+        self.update_starting_at_step, self.update_starting_at_epoch = update_starting_at_step, update_starting_at_epoch
         self.warmup_gamma, self.warmup_power = warmup_gamma, warmup_power
 
     def decay_at(self, taken: int) -> float:
@@ -88,8 +93,10 @@ class ExponentialMovingAverage(Averaging):
         """Move the average towards the present weights."""
         torch._foreach_lerp_(average, present, 1 - self.decay_at(self.n_averaged))
 
-    def after_micro_batch(self, trainer: Trainer, player: Player, moved: bool) -> None:
-        """Average the weights after every ``update_every_n_steps`` updates."""
-        since = player.steps - self.update_starting_at_step
-        if moved and since > 0 and since % self.update_every_n_steps == 0:
-            self.take(player)
+    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
+        """Return whether ``update_every_n_steps`` updates were made since the last, or this epoch's end counts."""
+        if step_idx is not None:
+            since, every = step_idx + 1 - self.update_starting_at_step, self.update_every_n_steps
+            return since > 0 and every > 0 and since % every == 0
+        first = self.update_starting_at_epoch
+        return epoch_idx is not None and first is not None and epoch_idx >= first

@@ -13,6 +13,7 @@ from torch.optim.swa_utils import get_swa_avg_fn, get_swa_multi_avg_fn
 
 from univnet.common.mistakes import Mistakes
 from univnet.gan.averaging.base import Averaging
+from univnet.gan.play.owners import optimizers_of
 from univnet.gan.updates import Player
 
 _STATE = ("_begun", "_begun_at", "_annealed", "_epoch")
@@ -44,6 +45,9 @@ class StochasticWeightAveraging(Averaging):
         annealing_updates: anneal over this many of the player's updates; overrides ``annealing_epochs``.
         every_n_updates: average the weights after every so many of the player's updates; overrides ``average_at``.
             For runs of few epochs.
+        update_starting_at_epoch: average the weights at the end of every epoch from this one on, counted from 0 (also
+            with ``every_n_updates``), if SWA has begun by then: so the rate can anneal first. ``None``: from the
+            beginning of SWA on. For any other rule, override ``should_update``, which is asked once SWA has begun.
         average_at: ``"epoch_end"``, or ``"epoch_start"`` as in Lightning, which never includes the final weights.
         weights: ``"effective"`` averages the weights that weight norm produces, so that the average is a state dict
             without weight norm; ``"parameters"`` averages weight norm's parameters, g and v.
@@ -73,6 +77,7 @@ class StochasticWeightAveraging(Averaging):
         swa_update_start: int | None = None,
         annealing_updates: int | None = None,
         every_n_updates: int | None = None,
+        update_starting_at_epoch: int | None = None,
         average_at: Literal["epoch_end", "epoch_start"] = "epoch_end",
         weights: Literal["effective", "parameters"] = "effective",
         use_buffers: bool = False,
@@ -105,13 +110,18 @@ class StochasticWeightAveraging(Averaging):
             ("annealing_updates", annealing_updates, 0),
             ("swa_update_start", swa_update_start, 0),
             ("every_n_updates", every_n_updates, 1),
+            ("update_starting_at_epoch", update_starting_at_epoch, 0),
         ):
             mistakes.unless(value is None or value >= least, f"{name} must be at least {least}, got {value!r}")
+        mistakes.unless(
+            update_starting_at_epoch is None or average_at != "epoch_start",
+            "update_starting_at_epoch is about the ends of epochs, so average_at cannot be 'epoch_start'",
+        )
         super().__init__(player, weights, use_buffers, device, use_in_validation, validate_raw, bn_batches, mistakes)
         self.swa_lrs, self.swa_epoch_start, self.swa_update_start = swa_lrs, swa_epoch_start, swa_update_start
         self.every_n_updates, self.average_at, self.avg_fn = every_n_updates, average_at, avg_fn
         self.annealing_epochs, self.annealing_updates = annealing_epochs, annealing_updates
-        self.annealing_strategy = annealing_strategy
+        self.annealing_strategy, self.update_starting_at_epoch = annealing_strategy, update_starting_at_epoch
         self._start: tuple[Literal["epoch", "step", "update"], int] = "epoch", 0
 
     def reset(self) -> None:
@@ -134,18 +144,21 @@ class StochasticWeightAveraging(Averaging):
         """Whether SWA has begun, unless weights are averaged at the starts of epochs, as in Lightning."""
         return self._begun and (self.every_n_updates is not None or self.average_at == "epoch_end")
 
-    def after_micro_batch(self, trainer: Trainer, player: Player, moved: bool) -> None:
+    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
+        """Return whether this update or this epoch's end is one of those at which SWA averages."""
+        if step_idx is not None:
+            return self.every_n_updates is not None and (step_idx + 1 - self._begun_at) % self.every_n_updates == 0
+        if self.update_starting_at_epoch is not None:
+            return epoch_idx is not None and epoch_idx >= self.update_starting_at_epoch
+        return self.every_n_updates is None and self.average_at == "epoch_end"
+
+    def after_micro_batch(self, trainer: Trainer, player: Player, made: int) -> None:
         """Anneal the rate and average the weights, after an update or at an epoch's end."""
         if not self._begun:
             return
-        if trainer.is_last_batch if self.annealing_updates is None else moved:
+        for _ in range(int(trainer.is_last_batch) if self.annealing_updates is None else made):
             self._anneal(player)
-        if self.every_n_updates is not None:
-            due = moved and (player.steps - self._begun_at) % self.every_n_updates == 0
-        else:
-            due = trainer.is_last_batch and self.average_at == "epoch_end"
-        if due:
-            self.take(player)
+        super().after_micro_batch(trainer, player, made)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the counters; the weights themselves are in ``checkpoint["averaged"]``."""
@@ -160,7 +173,8 @@ class StochasticWeightAveraging(Averaging):
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Find out when to begin; if SWA has begun, keep the schedulers paused."""
         super().on_train_start(trainer, pl_module)
-        groups = dict(zip(pl_module.updates, trainer.optimizers, strict=False))[self.player].param_groups
+        optimizers = optimizers_of(pl_module, pl_module.updates, trainer.optimizers)[self.player]
+        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
         if isinstance(self.swa_lrs, list) and len(self.swa_lrs) != len(groups):
             raise MisconfigurationException(
                 f"swa_lrs has {len(self.swa_lrs)} rates, but the {self.player}'s optimizer {len(groups)} groups"

@@ -91,14 +91,14 @@ def run_trial(
 
 
 def _set_windows(trainer: Trainer, model: GANModule, whole: bool) -> int:
-    """Shorten the players' windows unless ``whole`` is set; return the longest window."""
+    """Shorten the players' windows unless ``whole`` is set; return the micro-batches that the longest one spans."""
     longest = 1
     for player in model.updates.values():
         schedule = player.settings.accumulate
         if not whole:
             most = max(schedule.values()) if isinstance(schedule, Mapping) else schedule
             player.settings = replace(player.settings, accumulate=min(most, 2))
-        longest = max(longest, player.settings.accumulate_at(trainer.current_epoch))
+        longest = max(longest, player.settings.accumulate_at(trainer.current_epoch) * player.settings.every)
     return longest
 
 

@@ -38,6 +38,7 @@ class LRCurve:
         runs: each repeat's smoothed losses.
         limit: the rate at which the player collapsed, if it did: no rate from there on is suggested.
         ended: why the test ended, in words.
+        adversarial: whether the watched term depends on the other player.
     """
 
     player: str
@@ -48,6 +49,7 @@ class LRCurve:
     runs: list[list[float]] = field(default_factory=list)
     limit: float | None = None
     ended: str = ""
+    adversarial: bool = False
 
     @cached_property
     def loss(self) -> list[float]:
@@ -63,6 +65,8 @@ class LRCurve:
         self, skip_begin: int = 10, skip_end: int = 1, method: Method = DEFAULT_METHOD, quiet: bool = False
     ) -> float | None:
         """Return a learning rate to train at; ``None``, with a warning that gives the reason, if the curve shows none.
+
+        Another warning says so if the rate has no basis: see ``doubt``.
 
         Args:
             skip_begin: points left out at the beginning.
@@ -81,6 +85,8 @@ class LRCurve:
             if not quiet:
                 log.warning("Failed to compute suggestion for the %s's learning rate: %s", self.player, problem)
             return None
+        if not quiet and (doubt := self.doubt()):
+            log.warning("There is no basis for the learning rate suggested for the %s: %s", self.player, doubt)
         if method != "steepest":
             at = self._first_fall(at)
         lrs, losses = np.asarray(self.lr)[at], np.asarray(self.loss)[at]
@@ -108,6 +114,22 @@ class LRCurve:
                 f"repeats, or check whether the model learns at all"
             )
         return None
+
+    def doubt(self) -> str | None:
+        """Return why a suggestion has no basis, in a sentence; ``None`` if it has one, or if there is no suggestion."""
+        if self.problem():
+            return None
+        why = []
+        if self.adversarial:
+            why.append(
+                f"{self.monitor} depends on the other player, so it tells how the two stand and not how good what is "
+                f"generated is"
+            )
+        if not self.ended and self.limit is None and self.divergence is None:
+            why.append(f"{self.monitor} never rises, so no rate was too high")
+        if not why:
+            return None
+        return f"{', and '.join(why)}; watch a reconstruction loss (monitor) or the quality itself (metric)"
 
     @property
     def divergence(self) -> float | None:
@@ -146,6 +168,7 @@ class LRCurve:
             "ended": self.ended,
             "suggestions": self.suggestions(),
             "problem": self.problem(),
+            "doubt": self.doubt(),
             "cyclical": bounds._asdict() if (bounds := self.bounds()) else None,
         }
 

@@ -1,5 +1,6 @@
 """Train for some updates at every pair of a few learning rates of the two players, from the same start."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+log = logging.getLogger(__name__)
+
 
 @dataclass
 class LRGrid:
@@ -26,12 +29,24 @@ class LRGrid:
         loss: the mean of the term over the last quarter of the updates: a row for each of the discriminator's rates, a
             column for each of the generator's; NaN if training ended early.
         ended: why training ended early, ``""`` if it did not.
+        adversarial: whether the watched term depends on the other player.
     """
 
     monitor: str
     rates: list[float]
     loss: list[list[float]]
     ended: list[list[str]]
+    adversarial: bool = False
+
+    @property
+    def doubt(self) -> str | None:
+        """Why the suggested pair has no basis, in a sentence; ``None`` if it has one."""
+        if not self.adversarial:
+            return None
+        return (
+            f"{self.monitor} depends on the other player, so it tells how the two stand and not how good what is "
+            f"generated is; watch a reconstruction loss (monitor) or the quality itself (metric)"
+        )
 
     @property
     def results(self) -> dict[str, Any]:
@@ -41,10 +56,12 @@ class LRGrid:
     def suggestions(
         self, skip_begin: int = 0, skip_end: int = 0, method: Method = DEFAULT_METHOD, quiet: bool = False
     ) -> dict[str, float | None]:
-        """Return the pair with the lowest loss; the arguments are those of ``LRRangeTest`` and have no effect here."""
+        """Return the pair with the lowest loss; of the arguments, those of ``LRRangeTest``, only ``quiet`` counts."""
         loss = np.asarray(self.loss)
         if not np.isfinite(loss).any():
             return {"generator": None, "discriminator": None}
+        if not quiet and self.doubt:
+            log.warning("There is no basis for the learning rates suggested: %s", self.doubt)
         row, column = np.unravel_index(np.nanargmin(loss), loss.shape)
         return {"generator": self.rates[int(column)], "discriminator": self.rates[int(row)]}
 
@@ -61,7 +78,7 @@ class LRGrid:
     def as_dict(self) -> dict[str, Any]:
         """Return everything in plain types, for JSON."""
         loss = [[None if np.isnan(value) else value for value in row] for row in self.loss]
-        return {**self.results, "loss": loss, "monitor": self.monitor, "ended": self.ended}
+        return {**self.results, "loss": loss, "monitor": self.monitor, "ended": self.ended, "doubt": self.doubt}
 
     def plot(self, suggest: bool = False, show: bool = False, ax: "Axes | None" = None) -> "Figure | Any":
         """Draw a heat map that shows where training ended early; ``suggest`` frames the best pair."""
@@ -76,7 +93,7 @@ class LRGrid:
             text = "collapsed" if "collapsed" in ended else "diverged" if ended else f"{value:.3g}"
             box = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1.5}
             ax.text(column, row, text, ha="center", va="center", fontsize="small", bbox=box)
-        best = self.suggestions()
+        best = self.suggestions(quiet=True)
         if suggest and None not in best.values():
             column, row = (self.rates.index(rate) for rate in best.values() if rate is not None)
             frame = plt.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="C3", linewidth=3)
@@ -100,15 +117,20 @@ def run_grid(
         for d in rates
     ]
     loss, ended = ([[cell[part] for cell in row] for row in cells] for part in (0, 1))
-    return LRGrid(sweep.monitor["generator"], rates, loss, ended)  # type: ignore[arg-type]
+    adversarial = any(cell[2] for row in cells for cell in row)
+    return LRGrid(sweep.monitor["generator"], rates, loss, ended, adversarial)  # type: ignore[arg-type]
 
 
-def _cell(trainer: Trainer, model: GANModule, sweep: Sweep, data: Mapping[str, Any], repeats: int) -> tuple[float, str]:
+def _cell(
+    trainer: Trainer, model: GANModule, sweep: Sweep, data: Mapping[str, Any], repeats: int
+) -> tuple[float, str, bool]:
+    """Return the loss at a pair of rates, why training ended early, and whether the loss is adversarial."""
     losses: list[Sequence[float]] = []
     for repeat in range(repeats):
         traces, _ = run_sweep(trainer, model, sweep, data, repeat)
         if len(traces["generator"].lr) < len(sweep.rates):
-            return float("nan"), next(trace.ended for trace in traces.values() if trace.ended != "")
+            ended = next(trace.ended for trace in traces.values() if trace.ended != "")
+            return float("nan"), ended, traces["generator"].adversarial
         losses.append(traces["generator"].loss)
     quarter = max(len(sweep.rates) // 4, 1)
-    return float(np.mean([loss[-quarter:] for loss in losses])), ""
+    return float(np.mean([loss[-quarter:] for loss in losses])), "", traces["generator"].adversarial

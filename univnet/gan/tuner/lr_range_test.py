@@ -8,25 +8,25 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
-from lightning.pytorch.utilities.combined_loader import CombinedLoader
-from torch import Tensor
 
-from univnet.gan.lightning_internals import training_loaders, validation_loaders
-from univnet.gan.module import GANModule, named_terms
-from univnet.gan.rng import preserved
+from univnet.gan.lightning_internals import training_loaders
+from univnet.gan.module import GANModule
+from univnet.gan.play.dependence import note_adversarial_terms
+from univnet.gan.play.evaluation import FixedBatches, Quality
 from univnet.gan.tuner.lr_curve import LRCurve, smoothed
 from univnet.gan.tuner.lr_result import LRRangeTest
 from univnet.gan.tuner.sandbox import trial
 from univnet.gan.updates import Player
 
 _NONFINITE_TO_STOP = 3  # losses in a row that are not finite end the test
+_LONGEST_REST = 32  # micro-batches in a row without a part in them, after which a player counts as not training yet
+_BATCHES = 4  # for a metric, if no number is given
 
 
 Mode = Literal["exponential", "linear"]
@@ -43,9 +43,13 @@ def sweep_rates(min_lr: float, max_lr: float, number: int, mode: Mode = "exponen
 class Collapse:
     """When the discriminator counts as collapsed: it has won, so the generator can learn nothing from it.
 
+    Which rule is right depends on the loss: both are made for least squares, the first also for other losses that are
+    0 for a discriminator that has won (hinge, cross-entropy). A Wasserstein loss has none. For a rule of its own,
+    a subclass overrides ``seen``.
+
     Args:
-        loss: it has collapsed if its loss falls to this share of its first loss; 0 switches the rule off. Only for
-            positive losses.
+        loss: it has collapsed if its loss falls to this share of its first loss; 0 switches the rule off. Negative
+            losses do not count.
         separation: it has collapsed if its mean scores of real and of generated examples (the terms ``real_score`` and
             ``fake_score`` of its loss, if it has them) differ by this much. Least-squares losses pull them to 1 and 0.
             ``None`` switches the rule off.
@@ -56,7 +60,7 @@ class Collapse:
 
     def seen(self, report: Mapping[str, float], first_loss: float) -> str | None:
         """Return why a discriminator with this report counts as collapsed; ``None`` if it does not."""
-        if first_loss > 0 and report["loss"] <= self.loss * first_loss:
+        if self.loss and 0 <= report["loss"] <= self.loss * first_loss:
             return f"its loss fell to {report['loss']:.2g}, from {first_loss:.2g} at first"
         if self.separation is not None and {"real_score", "fake_score"} <= report.keys():
             real, fake = report["real_score"], report["fake_score"]
@@ -101,10 +105,12 @@ class Sweep:
         ratio: the second player's rate over the first one's; ``None``: as in their optimizers.
         fixed: constant rates for players that are not swept, instead of their own.
         threshold: end when the smoothed loss is this many times the lowest; ``None``: do not.
-        collapse: when the discriminator counts as collapsed.
+        collapse: when the discriminator counts as collapsed; ``None``: never.
         smoothing: the weight of a neighbour in the smoothed curve.
         validation_batches: watch the loss on this many validation batches instead of the training loss.
+        metric: watch this instead of a loss.
         ckpt_path: a checkpoint to start from.
+        weights_only: load it without unpickling code.
     """
 
     players: tuple[str, ...]
@@ -113,10 +119,12 @@ class Sweep:
     ratio: float | None = None
     fixed: Mapping[str, float] = field(default_factory=dict)
     threshold: float | None = 4.0
-    collapse: Collapse = Collapse()
+    collapse: Collapse | None = None
     smoothing: float = 0.8
     validation_batches: int = 0
+    metric: str | Quality | None = None
     ckpt_path: Any = None
+    weights_only: bool = True
 
 
 @dataclass
@@ -127,6 +135,7 @@ class Trace:
     loss: list[float] = field(default_factory=list)
     limit: float | None = None
     ended: str = ""
+    adversarial: bool = False
 
 
 def range_test(
@@ -146,7 +155,7 @@ def run_sweep(
     with trial(trainer, model, [callback], **data) as twin:
         trainer.limit_val_batches = 0
         try:
-            trainer.fit(twin, **data, ckpt_path=sweep.ckpt_path, weights_only=True)
+            trainer.fit(twin, **data, ckpt_path=sweep.ckpt_path, weights_only=sweep.weights_only)
         finally:
             del twin  # so that the trial can free the device's memory
     return callback.traces, callback.ratio
@@ -166,6 +175,7 @@ def _curve(player: str, traces: Sequence[Trace], sweep: Sweep) -> LRCurve:
         runs=[smoothed(trace.loss[:length], sweep.smoothing) for trace in traces] if len(traces) > 1 else [],
         limit=min((trace.limit for trace in traces if trace.limit is not None), default=None),
         ended=shortest.ended,
+        adversarial=any(trace.adversarial for trace in traces),
     )
 
 
@@ -179,8 +189,10 @@ class _SweepCallback(Callback):
         self._lead = sweep.players[0]
         self._own: dict[str, list[float]] = {}  # the rates of each player's parameter groups, before the test
         self._micro_batches_before: dict[str, int] = {}
+        self._rests = dict.fromkeys(sweep.players, 0)  # micro-batches in a row
         self._first_loss: float | None = None
         self._validation: FixedBatches | None = None
+        self._quality: float | None = None  # after this micro-batch
         self._bar: Any = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -193,8 +205,13 @@ class _SweepCallback(Callback):
         pl_module.schedules.held |= {*self.sweep.players, *self.sweep.fixed}
         if self.repeat:
             _reseed(trainer, self.repeat)
-        if self.sweep.validation_batches:
-            self._validation = FixedBatches(trainer, pl_module, self.sweep.validation_batches)
+        batches, metric = self.sweep.validation_batches, self.sweep.metric
+        if metric is not None:
+            self._validation = FixedBatches(trainer, pl_module, batches or _BATCHES, or_training=callable(metric))
+        elif batches:
+            self._validation = FixedBatches(trainer, pl_module, batches)
+        if metric is None:
+            self._note_adversarial(pl_module)
         if self.progress and trainer.is_global_zero:
             swept = " and ".join(self.sweep.players)
             self._bar = Tqdm(
@@ -207,6 +224,7 @@ class _SweepCallback(Callback):
         """Set the rates for the window that this micro-batch belongs to."""
         players = pl_module.updates
         self._micro_batches_before = {name: player.micro_batches for name, player in players.items()}
+        self._quality = None
         if not self._own:
             self._own = {name: [float(g["lr"]) for g in _groups(player)] for name, player in players.items()}
         if players[self._lead].position == 0:
@@ -228,10 +246,9 @@ class _SweepCallback(Callback):
         for name, trace in self.traces.items():
             player = pl_module.updates[name]
             if player.micro_batches == self._micro_batches_before[name]:
-                raise RestingError(
-                    f"the {name} makes no updates yet ({name}_loss returned None), so its learning rate cannot be "
-                    f"tested: start from a later checkpoint, or let its training begin at once"
-                )
+                self._rest(player)
+                continue
+            self._rests[name] = 0
             if player.position == 0:
                 trace.lr.append(float(player.report["lr"]))
                 trace.loss.append(self._loss(trainer, pl_module, self.sweep.monitor[name]))
@@ -243,6 +260,30 @@ class _SweepCallback(Callback):
         if made == len(self.sweep.rates):
             trainer.should_stop = True
 
+    def _note_adversarial(self, module: GANModule) -> None:
+        """Have it noted which of the watched terms depend on the other player."""
+
+        def note(player: str, names: set[str]) -> None:
+            for swept, trace in self.traces.items():
+                trace.adversarial |= self.sweep.monitor[swept] in {f"{player}/{name}" for name in names}
+
+        losses = {self.sweep.monitor[swept].partition("/")[0] for swept in self.traces} & module.updates.keys()
+        if losses:
+            note_adversarial_terms(module, losses, note)
+
+    def _rest(self, player: Player) -> None:
+        """Note that a swept player has no part in this micro-batch.
+
+        Raises:
+            RestingError: it has had none for long.
+        """
+        self._rests[player.name] += 1
+        if self._rests[player.name] >= max(_LONGEST_REST, 2 * getattr(player.settings, "every", 1)):
+            raise RestingError(
+                f"the {player.name} makes no updates yet ({player.name}_loss returned None), so its learning rate "
+                f"cannot be tested: start from a later checkpoint, or let its training begin at once"
+            )
+
     def _end(self, trainer: Trainer, module: GANModule, name: str) -> str | None:
         """Return why the test is over; ``None`` if it is not."""
         trace = self.traces[name]
@@ -250,7 +291,7 @@ class _SweepCallback(Callback):
             return f"{self.sweep.monitor[name]} was not finite {_NONFINITE_TO_STOP} times in a row"
         if diverges(trace.loss, self.sweep.threshold, self.sweep.smoothing):
             return f"{self.sweep.monitor[name]} diverged"
-        if name == "discriminator":
+        if name == "discriminator" and self.sweep.collapse is not None:
             names = "loss", "real_score", "fake_score"
             known = [name for name in names if name in module.updates["discriminator"].report]
             report = {name: self._term(trainer, module, f"discriminator/{name}") for name in known}
@@ -261,8 +302,15 @@ class _SweepCallback(Callback):
         return None
 
     def _loss(self, trainer: Trainer, module: GANModule, term: str) -> float:
+        metric = self.sweep.metric
+        if metric is not None:
+            assert self._validation is not None
+            if self._quality is None:
+                found = self._validation.quality(metric) if callable(metric) else self._validation.validated(metric)
+                self._quality = self._over_ranks(trainer, module, found)
+            return self._quality
         if self._validation is not None:
-            return self._over_ranks(trainer, module, self._validation.mean(term))
+            return self._over_ranks(trainer, module, self._validation.loss(term))
         return self._term(trainer, module, term)
 
     def _term(self, trainer: Trainer, module: GANModule, term: str) -> float:
@@ -300,45 +348,3 @@ def _reseed(trainer: Trainer, repeat: int) -> None:
         sampler: Any = getattr(loader, "sampler", None)
         if isinstance(getattr(sampler, "seed", None), int):
             sampler.seed += repeat
-
-
-class FixedBatches:
-    """A player's loss on a few validation batches, always the same ones with the same random numbers.
-
-    They are the first ``number`` of the trainer's validation batches, on the module's device.
-
-    Raises:
-        ValueError: if there are no validation batches.
-    """
-
-    def __init__(self, trainer: Trainer, module: GANModule, number: int) -> None:
-        self._trainer, self._module = trainer, module
-        with preserved(module):
-            module.eval()
-            combined = CombinedLoader(validation_loaders(trainer) or [], "sequential")
-            batches = [batch for batch, *_ in islice(iter(combined), number)]
-            self._batches = [trainer.strategy.batch_to_device(batch) for batch in batches]
-        if not batches:
-            raise ValueError(f"validation_batches={number}, but there is nothing to validate on")
-
-    def mean(self, term: str) -> Tensor:
-        """Return the mean over the batches of ``term``, such as ``generator/stft``.
-
-        Raises:
-            ValueError: if no player's loss has such a term.
-        """
-        player, _, name = term.partition("/")
-        if player not in self._module.updates:
-            raise ValueError(f"monitor {term!r} must be a term of a player's loss, such as generator/loss")
-        loss = getattr(self._module, f"{player}_loss")
-        values = []
-        with preserved(self._module), torch.no_grad(), self._trainer.precision_plugin.forward_context():
-            self._module.eval()
-            torch.manual_seed(0)
-            for batch in self._batches:
-                terms = named_terms(loss(batch, self._module.generate(batch)), player)
-                if name not in terms:
-                    names = ", ".join(f"{player}/{each}" for each in sorted(terms))
-                    raise ValueError(f"monitor {term!r} is no term of a validation batch's loss; name one of {names}")
-                values.append(terms[name].double())
-        return torch.stack(values).mean()

@@ -127,9 +127,10 @@ def _draw(curve: LRCurve, ax: "Axes", chosen: float | None, suggest: bool) -> No
     if suggest:
         _mark(curve, ax, chosen)
     ax.set(xlabel=f"{curve.player}'s learning rate", ylabel=curve.monitor)
-    ax.set_title(
-        f"{curve.player}: the test ended because {curve.ended}" if curve.ended else curve.player, fontsize="medium"
-    )
+    title = f"{curve.player}: the test ended because {curve.ended}" if curve.ended else curve.player
+    if doubt := curve.doubt():
+        title += f"\nno basis for a suggestion: {doubt.partition(';')[0]}"
+    ax.set_title(title, fontsize="medium", wrap=True)
     ax.grid(alpha=0.3)
     ax.legend(fontsize="small")
 

@@ -1,6 +1,6 @@
 """Find learning rates and the batch size before training."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -44,8 +44,12 @@ class LRFindOptions:
         ratio: the discriminator's rate over the generator's in a joint test; default: as configured.
         repeats: number of tests, from the same weights with other random numbers; the curve is their mean.
         smoothing: weight of a neighbour in the smoothed curve, to the power of its distance in points; 0 to below 1.
-        collapse: when the discriminator counts as collapsed, which ends its test.
+        collapse: when the discriminator counts as collapsed, which ends its test. Default: the module's
+            ``collapse_rule``, if it has one, because that is a matter of its loss.
         validation_batches: watch the loss on this many validation batches after each update, not the training loss.
+        metric: watch this after each update, lower is better, in place of a loss that does not tell how good the
+            generator is: a function ``(module, batch) -> scalar``, or what validation_step logs, such as val/fid. It is
+            the mean over ``validation_batches`` batches (default 4), for a function of training if there are no others.
         suggest: the method that chooses the rates from the curves.
         grid_size: number of rates of each player in a grid.
 
@@ -64,8 +68,9 @@ class LRFindOptions:
     ratio: float | None = None
     repeats: int = 1
     smoothing: float = 0.8
-    collapse: Collapse = Collapse()
+    collapse: Collapse | None = None
     validation_batches: int = 0
+    metric: str | Callable[[Any, Any], Any] | None = None
     suggest: Method = DEFAULT_METHOD
     grid_size: int = 5
 
@@ -97,6 +102,9 @@ class LRFindOptions:
         mistakes.unless(self.ratio is None or self.ratio > 0, f"ratio must be above 0, got {self.ratio!r}")
         mistakes.unless(0 <= self.smoothing < 1, f"smoothing must be at least 0 and below 1, got {self.smoothing!r}")
         one_of("suggest", METHODS)
+        mistakes.unless(
+            self.metric is None or self.monitor is None, "give monitor or metric: only one of them can be watched"
+        )
 
     def points(self) -> list[float]:
         """Return the learning rates to test; in a grid, each player's."""
@@ -199,6 +207,7 @@ class Tuner:
         early_stop_threshold: float | None = 4.0,
         update_attr: bool = True,
         attr_name: str | Mapping[str, str] = "",
+        weights_only: bool | None = None,
         *,
         optimizer: Optimizer = "generator",
         monitor: str | Mapping[str, str] | None = None,
@@ -206,15 +215,16 @@ class Tuner:
         ratio: float | None = None,
         repeats: int = 1,
         smoothing: float = 0.8,
-        collapse: Collapse = Collapse(),
+        collapse: Collapse | None = None,
         validation_batches: int = 0,
+        metric: str | Callable[[Any, Any], Any] | None = None,
         ckpt_path: Any = None,
         suggest: Method = DEFAULT_METHOD,
         grid_size: int = 5,
     ) -> LRRangeTest | LRGrid | None:
         """Test a range of learning rates in a real training run of a copy of ``model``.
 
-        The first thirteen arguments are Lightning's.
+        The first fourteen arguments are Lightning's.
 
         Args:
             model: the module to tune.
@@ -226,6 +236,8 @@ class Tuner:
             update_attr: set the module's attributes or hyperparameters to the rates found.
             attr_name: the attribute's name; default: ``generator_lr`` or ``discriminator_lr``. For two players, a
                 mapping with both.
+            weights_only: of ``ckpt_path``, as in ``Trainer.fit``, but ``None`` is ``True``: ``False`` also loads a
+                checkpoint that holds more than plain values, which can run code.
             ckpt_path: a checkpoint to start from.
 
         All other arguments are fields of ``LRFindOptions``, which describes them.
@@ -253,6 +265,7 @@ class Tuner:
             smoothing=smoothing,
             collapse=collapse,
             validation_batches=validation_batches,
+            metric=metric,
             suggest=suggest,
             grid_size=grid_size,
         )
@@ -280,13 +293,15 @@ class Tuner:
         sweep = Sweep(
             players=players,
             rates=options.points(),
-            monitor=_monitors(model, players, monitor),
+            monitor=_monitors(model, players, monitor, metric),
             ratio=ratio,
             threshold=early_stop_threshold,
-            collapse=collapse,
+            collapse=getattr(model, "collapse_rule", None) if collapse is None else collapse,
             smoothing=smoothing,
             validation_batches=validation_batches,
+            metric=metric,
             ckpt_path=ckpt_path,
+            weights_only=weights_only is not False,
         )
         found: LRRangeTest | LRGrid
         if optimizer == "grid":
@@ -325,7 +340,12 @@ def _attributes(model: GANModule, players: Sequence[str], attr_name: str | Mappi
     return names
 
 
-def _monitors(model: GANModule, players: Sequence[str], monitor: str | Mapping[str, str] | None) -> dict[str, str]:
+def _monitors(
+    model: GANModule, players: Sequence[str], monitor: str | Mapping[str, str] | None, metric: Any
+) -> dict[str, str]:
+    """Return what is watched for each player, by name."""
+    if metric is not None:
+        return dict.fromkeys(players, metric if isinstance(metric, str) else getattr(metric, "__name__", str(metric)))
     if isinstance(monitor, str):
         monitor = {monitor.partition("/")[0] if len(players) > 1 else players[0]: monitor}
     return {**{player: model.watched[player] for player in players}, **(monitor or {})}
