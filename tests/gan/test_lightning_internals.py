@@ -210,19 +210,6 @@ def test_fresh_loops_go_on_counting_where_the_old_ones_were(tmp_path: Path) -> N
     assert not fitting.fit_loop.restarting
 
 
-def test_everything_is_logged_under_the_other_name_and_then_under_its_own(tmp_path: Path) -> None:
-    class Renames(Callback):
-        def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
-            with internals.renamed_log(pl_module, lambda name: f"other/{name}"):
-                pl_module.log_dict({"a": 1.0})
-            pl_module.log("b", 2.0)
-
-    fitting = quiet_trainer(tmp_path, max_epochs=1, callbacks=[Renames()])
-    fitting.fit(ToyGAN(), toy_loader(1))
-    assert {"other/a", "b"} <= fitting.callback_metrics.keys()
-    assert "a" not in fitting.callback_metrics
-
-
 def test_ranks_that_last_one_fit_are_told_from_those_that_stay() -> None:
     spawned = Trainer(accelerator="cpu", devices=2, strategy="ddp_spawn", logger=False, enable_checkpointing=False)
     assert internals.starts_ranks_per_fit(spawned.strategy)

@@ -7,8 +7,8 @@ from lightning.pytorch import Trainer
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from univnet.gan.lightning_internals import log_instead
 from univnet.gan.play.evaluation import fresh_training_batches
+from univnet.gan.play.logging import log_instead
 from univnet.gan.play.terms import detached
 from univnet.gan.rng import preserved
 

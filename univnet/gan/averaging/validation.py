@@ -10,7 +10,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 
 from univnet.gan.averaging.weights import Exchange
-from univnet.gan.lightning_internals import renamed_log
+from univnet.gan.play.logging import renamed_log
 from univnet.gan.rng import rng_state, set_rng_state
 
 

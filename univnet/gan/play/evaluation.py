@@ -15,12 +15,12 @@ from torch.utils.data import DataLoader
 
 from univnet.gan.lightning_internals import (
     combination_mode,
-    log_instead,
     on_device,
     training_loaders,
     validation_loaders,
 )
 from univnet.gan.module import GANModule
+from univnet.gan.play.logging import log_instead
 from univnet.gan.play.terms import detached, named_terms
 from univnet.gan.rng import preserved
 
