@@ -23,7 +23,10 @@ NEEDED = {
 SKIPS_WITHOUT = {"cargan"}  # a test names it to pytest.importorskip
 COMMANDS = {"mypy", "ruff", "pytest-timeout", "pytest-xdist", "setuptools"}  # pytest's plugins, and what builds
 # Imported by the package although only ``dev`` brings them.
-OPTIONAL = {"transformers": "a peer of the benchmark, which leaves it out where it is missing"}
+OPTIONAL = {
+    "transformers": "a peer of the benchmark, which leaves it out where it is missing",
+    "onnxruntime": "runs exported graphs in the benchmark, which says so where it is missing",
+}
 
 
 def plain(name: str) -> str:
