@@ -9,7 +9,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from support.toy import ToyGAN, by_hand, quiet_trainer, toy_loader, weights
 from torch import Tensor, nn
 
-from univnet.gan import Updates
+from univnet.gan import ExponentialMovingAverage, Updates
 
 
 class Swapped(ToyGAN):
@@ -52,6 +52,17 @@ def test_optimizers_in_any_order_and_number(kind: type[ToyGAN], tmp_path: Path) 
     by_hand(theirs, list(toy_loader()), settings)
     torch.testing.assert_close(weights(ours), weights(theirs), rtol=1e-12, atol=1e-14)
     assert trainer.global_step == ours.updates["generator"].steps == 5
+
+
+def test_all_networks_of_a_player_are_averaged(tmp_path: Path) -> None:
+    ours, theirs = (ExponentialMovingAverage(0.9) for _ in range(2))
+    quiet_trainer(tmp_path, callbacks=[ours]).fit(Several(), toy_loader())
+    quiet_trainer(tmp_path, callbacks=[theirs]).fit(ToyGAN(), toy_loader())
+    renamed = dict(
+        zip(("first.0.weight", "first.0.bias", "second.weight", "second.bias"), theirs.averaged.values(), strict=True)
+    )
+    assert ours.averaged.keys() == renamed.keys()
+    assert all(torch.equal(ours.averaged[name], value) for name, value in renamed.items())
 
 
 def test_several_optimizers_resume(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from univnet.gan.averaging.batchnorm import batch_norms, reestimate
 from univnet.gan.averaging.checkpoint import KINDS
 from univnet.gan.averaging.validation import StandIn
 from univnet.gan.averaging.weights import Exchange, Weights
+from univnet.gan.play.owners import network_of, networks_of
 from univnet.gan.updates import Player
 
 
@@ -96,7 +97,8 @@ class Averaging(StandIn):
         averages[self.kind] = {"n_averaged": self.n_averaged, "updates": self._updates, "weights": self._average}
         if self.exchange is not None:
             self.exchange()
-            checkpoint["state_dict"] |= getattr(pl_module, self.player).state_dict(prefix=f"{self.player}.")
+            for name, network in networks_of(pl_module, self.player).items():
+                checkpoint["state_dict"] |= network.state_dict(prefix=f"{name}.")
             self.exchange()
 
     # What a subclass decides
@@ -184,8 +186,8 @@ class Averaging(StandIn):
         """Find the player's network, and move a loaded average to its device."""
         if self._weights is not None:
             return self._weights
-        updates, network = getattr(pl_module, "updates", {}), getattr(pl_module, self.player, None)
-        if self.player not in updates or not isinstance(network, torch.nn.Module):
+        updates, network = getattr(pl_module, "updates", {}), network_of(pl_module, self.player)
+        if self.player not in updates or network is None:
             raise MisconfigurationException(
                 f"{type(self).__name__}: {type(pl_module).__name__} has no player {self.player!r} with a network of "
                 f"that name; its players are {', '.join(updates) or 'none (it is not a GANModule)'}"

@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from univnet.gan.play.evaluation import fresh_training_batches
 from univnet.gan.play.logging import log_instead
+from univnet.gan.play.owners import networks_of
 from univnet.gan.play.terms import detached
 from univnet.gan.rng import preserved
 
@@ -25,7 +26,7 @@ def reestimate(trainer: Trainer, pl_module: Any, player: str, batches: int) -> N
     Like torch's ``update_bn``, but it runs ``generate`` and, for any player but the generator, the player's loss.
     Nothing else changes: no parameter, no other buffer, not training's random numbers, not the loader's position.
     """
-    norms = batch_norms(getattr(pl_module, player))
+    norms = [norm for network in networks_of(pl_module, player).values() for norm in batch_norms(network)]
     own = {id(buffer) for norm in norms for buffer in norm.buffers()}
     others = [(buffer, buffer.clone()) for buffer in pl_module.buffers() if id(buffer) not in own]
     momenta = [(norm, norm.momentum) for norm in norms]

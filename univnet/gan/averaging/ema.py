@@ -18,7 +18,7 @@ class ExponentialMovingAverage(Averaging):
 
     Args:
         decay: between 0 and 1.
-        player: whose weights to average; the network is the module's attribute of that name.
+        player: whose weights to average, of all networks that ``GANModule.networks`` declares for it.
         update_every_n_steps: average the weights after every so many of the player's updates; 0 (with
             ``update_starting_at_epoch``): not after updates.
         update_starting_at_step: skip this many of the player's updates first.

@@ -33,7 +33,7 @@ class StochasticWeightAveraging(Averaging):
 
     Args:
         swa_lrs: the final learning rate, positive; a float, or a list with one for each parameter group.
-        player: whose weights to average; the network is the module's attribute of that name.
+        player: whose weights to average, of all networks that ``GANModule.networks`` declares for it.
         swa_epoch_start: when SWA begins. An int is an epoch, counted from 1 (as in Lightning). A float is a fraction of
             training: epoch ``int(fraction · max_epochs)``, counted from 1, or, if ``max_steps`` ends training first,
             after ``int(fraction · max_steps)`` generator updates.

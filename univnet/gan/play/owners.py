@@ -31,6 +31,14 @@ def networks_of(module: nn.Module, player: str) -> dict[str, nn.Module]:
     return found
 
 
+def network_of(module: nn.Module, player: str) -> nn.Module | None:
+    """Return ``player``'s network; of several, a module that holds them by their names; ``None`` without any."""
+    networks = networks_of(module, player)
+    if len(networks) < 2:
+        return next(iter(networks.values()), None)
+    return nn.ModuleDict({name.replace(".", "_"): network for name, network in networks.items()})
+
+
 def optimizers_of(
     module: nn.Module, players: Iterable[str], optimizers: Sequence[Optimizer]
 ) -> dict[str, list[Optimizer]]:
