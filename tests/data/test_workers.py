@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 
@@ -69,3 +70,23 @@ def test_a_connection_that_a_dead_worker_broke_is_its_death(died: bool, monkeypa
     assert next(loader) == 1
     with pytest.raises(RuntimeError if died else ConnectionResetError, match="pid 7" if died else "reset by peer"):
         next(loader)
+
+
+@pytest.mark.parametrize("waiting", [True, False])
+def test_a_signal_to_the_whole_group_is_obeyed_before_a_worker_s_death_is_told(waiting: bool) -> None:
+    """The worker gets it first, and this process a moment later."""
+
+    def stop(*_: object) -> None:
+        raise SystemExit(143)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        batches = iter(ResumableDataLoader(Pids(), batch_size=2, num_workers=1))
+        os.kill(int(next(batches)[0]), signal.SIGKILL)
+        if not waiting:
+            time.sleep(0.2)
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        with pytest.raises(SystemExit):
+            list(batches)
+    finally:
+        signal.signal(signal.SIGTERM, before)

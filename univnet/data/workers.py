@@ -25,12 +25,24 @@ class _Watch:
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if self.waiting:
-            signal_handling._error_if_any_worker_fails()
+            _check()
         if callable(self.before):
             self.before(number, frame)
 
 
 _watch = _Watch()
+
+
+def _check() -> None:
+    """Raise an error if a worker has died.
+
+    What ended it may be about to end this process, too, as a signal to the whole group does: then that comes first.
+    """
+    try:
+        signal_handling._error_if_any_worker_fails()
+    except RuntimeError:
+        time.sleep(_PATIENCE)
+        raise
 
 
 def _put_in_place() -> None:
@@ -55,7 +67,7 @@ def batches_of(iterate: Callable[[], Iterator[Any]]) -> Iterator[Any]:
     while True:
         _watch.waiting = True
         try:
-            signal_handling._error_if_any_worker_fails()
+            _check()
             batch = next(batches)
         except StopIteration:
             return
