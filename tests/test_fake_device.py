@@ -171,7 +171,7 @@ def test_gradients_computed_in_advance(watch: Watch) -> None:
 def test_norms_and_clipping(watch: Watch, settings: Updates) -> None:
     network = nn.Linear(3, 4)
     player = Player("generator", settings)
-    player.optimizer = torch.optim.AdamW(network.parameters(), fused=True)
+    player.optimizers = (torch.optim.AdamW(network.parameters(), fused=True),)
     for parameter in network.parameters():
         parameter.grad = torch.randn_like(parameter)
     grads = [parameter.grad for parameter in network.parameters()]

@@ -83,7 +83,7 @@ def test_from_the_last_checkpoint_it_writes_into_that_run(config: Path, capsys: 
     assert (run / "checkpoints" / "last.ckpt").read_bytes() == checkpoint
     assert not (run.parent / "version_1").exists()
     with pytest.raises(SystemExit):
-        main(["find-lr", *late, *QUICK])
+        main(["find-lr", *late, *QUICK, "--model.discriminator_start", "1000"])
     assert "the discriminator makes no updates yet" in capsys.readouterr().err
 
 
