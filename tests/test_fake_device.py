@@ -183,7 +183,7 @@ def test_norms_and_clipping(watch: Watch, settings: Updates) -> None:
         on_cuda(player._clipped_updates)
     loss = torch.ones((), requires_grad=True)
     player.accumulate({"loss": loss}, on_cuda)  # what becomes NaN with it
-    on_cuda(player._sums)
+    on_cuda(player._sums.totals)
 
 
 def test_mels_and_audio(watch: Watch, precision: Callable[[], Any]) -> None:
