@@ -4,8 +4,6 @@
 """
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,6 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from support.ddp_run import Distributed, DistributedShared
 from support.toy import quiet_trainer, weights
 from univnet.gan import Updates
-from univnet.gan.play.all_reduce import OwnGradients
 
 # The module's class, whether gradients are views of the buckets, and a bucket's size in MB.
 KINDS: dict[str, tuple[type[Distributed], bool, float]] = {
@@ -30,7 +27,7 @@ KINDS: dict[str, tuple[type[Distributed], bool, float]] = {
 
 
 class Counted(Callback):
-    """DDP's own way to reduce, counted."""
+    """DDP's own way to reduce, counted; a hook that is there is kept."""
 
     bytes_sent = 0
 
@@ -43,27 +40,10 @@ class Counted(Callback):
         return allreduce_hook(None, bucket)  # type: ignore[arg-type] # of all ranks
 
 
-def wired(kind: type[Distributed]) -> type[Distributed]:
-    """Return the class with the wiring that the docstring of ``univnet.gan.play.all_reduce`` describes."""
-
-    class Wired(kind):  # type: ignore[misc, valid-type]
-        def on_train_start(self) -> None:
-            super().on_train_start()
-            self.own_gradients = OwnGradients()
-            self.own_gradients.register(self.trainer.strategy.model)
-
-        @contextmanager
-        def _turn(self, player: Any, *rest: Any, **options: Any) -> Iterator[None]:
-            with super()._turn(player, *rest, **options), self.own_gradients.of(player.parameters):
-                yield
-
-    return Wired
-
-
 def trained(folder: Path, kind: type[Distributed], view: bool, bucket: float, own: bool) -> dict[str, Any]:
     """Train, and return the weights, the bytes that this rank has sent, and the windows and bytes of each player."""
     torch.manual_seed(0)
-    gan = (wired(kind) if own else kind)(Updates(3, clip_norm=1.0), Updates(2, clip_value=0.5))
+    gan = kind(Updates(3, clip_norm=1.0), Updates(2, clip_value=0.5))
     strategy = DDPStrategy(process_group_backend="gloo", bucket_cap_mb=bucket, gradient_as_bucket_view=view)  # type: ignore[arg-type]
     counted = Counted()
     trainer = quiet_trainer(
@@ -77,7 +57,7 @@ def trained(folder: Path, kind: type[Distributed], view: bool, bucket: float, ow
     trainer.fit(gan)
     return {
         "weights": weights(gan),
-        "bytes": (gan.own_gradients if own else counted).bytes_sent,
+        "bytes": (gan._own_gradients if own else counted).bytes_sent,
         "windows": {name: player.steps for name, player in gan.updates.items()},
         "own": {name: sum(p.nbytes for p in player.parameters) for name, player in gan.updates.items()},
         "rank": trainer.global_rank,

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from univnet.gan.endurance.checkpoint_io import WholeCheckpointIO
 from univnet.gan.endurance.kept import Kept
 from univnet.gan.lightning_internals import attached_trainer, ddp_options, log_at_updates
+from univnet.gan.play.all_reduce import OwnGradients
 from univnet.gan.play.owners import optimizers_of
 from univnet.gan.refusals import refuse_one_optimizer_techniques, strategy_mistake
 from univnet.gan.resume import Position, Progress, capture, check_complete, check_optimizers, replay, restore
@@ -43,6 +44,7 @@ class Hooks(LightningModule):
             if player.settings.regularize_every
         }
         self.schedules = Schedules(self.updates)
+        self._own_gradients = OwnGradients()
         self._progress = Progress()
         self._kept = Kept()
         self._resumed: dict[str, Any] | None = None
@@ -133,6 +135,7 @@ class Hooks(LightningModule):
                     player.bind(optimizers, scaler)
                     if self.global_step == 0:
                         player.reset()
+        self._own_gradients.register(self.trainer.strategy.model)
         self.schedules.check_lengths(self.trainer)
         resumed, self._resumed = self._resumed, None
         if resumed is None and self.global_step == 0:

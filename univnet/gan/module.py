@@ -193,15 +193,16 @@ class GANModule(Hooks):
 
     @contextmanager
     def _turn(self, player: Player, window: Player, sync: bool) -> Iterator[None]:
-        """Freeze the other player, lend ``window``'s loss scaler, and skip DDP's all-reduce unless ``sync``."""
+        """Freeze the other player, lend ``window``'s loss scaler, and let DDP average the gradients if ``sync``."""
         own = set(player.parameters)
         others = [p for other in self.updates.values() for p in other.parameters if p not in own]
         strategy = self.trainer.strategy
         with ExitStack() as stack:
             stack.enter_context(frozen(others))
             stack.enter_context(lent_scaler(self.trainer.precision_plugin, window.scaler))
-            if isinstance(strategy, ParallelStrategy) and not sync:
-                stack.enter_context(strategy.block_backward_sync())
+            if isinstance(strategy, ParallelStrategy):
+                sent = self._own_gradients.of(player.parameters) if sync else strategy.block_backward_sync()
+                stack.enter_context(sent)
             yield
 
     def _log_moves(self, moved: list[Player]) -> None:

@@ -2,7 +2,7 @@
 
 DDP has one set of buckets for all parameters of a module, and reduces all of them in the backward pass that closes a
 window, whichever player it is of: the other player's are zeros by then and are thrown away. A communication hook is
-asked for each bucket, so it can leave those out. All else stays DDP's, and exact:
+asked for each bucket, so it can leave those out. ``GANModule`` registers one. All else stays DDP's, and exact:
 
 - The bucket reduces while the backward pass goes on.
 - What DDP does with parameters that got no gradient (``find_unused_parameters``) stays: it leaves their gradients, such
@@ -15,10 +15,7 @@ asked for each bucket, so it can leave those out. All else stays DDP's, and exac
 What it leaves: of a bucket with gradients of both networks, the piece from the player's first to its last is sent. A
 hook of the user's own, given to the strategy or registered in ``on_train_start`` of a callback, is kept in its place.
 
-Nothing uses it yet: it is a prototype, proved on two gloo ranks and not tried on a GPU. To wire it into a GAN module,
-give the module one ``OwnGradients`` in ``on_train_start``, register that with ``self.trainer.strategy.model`` (DDP by
-then), and let ``_turn`` enter ``of(player.parameters)`` beside freezing the others: a turn on a regularizer is such a
-turn, too. ``tests/support/all_reduce_run.py`` does this in a subclass.
+It is proved on two gloo ranks, and not tried on GPUs.
 """
 
 from collections.abc import Iterable, Iterator
