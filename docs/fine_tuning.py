@@ -1,9 +1,9 @@
-"""Does fine-tuning mend degraded mels? ``python docs/fine_tuning.py MANIFEST RUNS CONFIG CHECKPOINT``.
+"""Does fine-tuning mend degraded mels? ``python docs/fine_tuning.py MANIFEST APART RUNS CONFIG CHECKPOINT``.
 
 The mels of the recordings in MANIFEST are degraded as an acoustic model's are: smoothed over time and bands, with
 noise. For each seed the vocoder in CHECKPOINT (also a folder of ``save_pretrained``), trained by CONFIG, is fine-tuned
-on them. Printed is how good it sounds on recordings that were kept apart, before and after; way back is the share of
-what degrading cost that fine-tuning regained. What RUNS holds already is not done again.
+on them. Printed is how good it sounds on the recordings in APART, which it must not have heard, before and after; way
+back is the share of what degrading cost that fine-tuning regained. What RUNS holds already is not done again.
 """
 
 import json
@@ -19,12 +19,11 @@ from torch import Tensor
 from univnet import LogMelSpectrogram, Vocoder
 from univnet.audio import shown
 from univnet.cli import main as univnet
-from univnet.data import AudioFile, check_files, read_manifest, split_files
+from univnet.data import AudioFile, check_files, read_manifest
 from univnet.metrics import METRICS
 
 SEEDS = (1, 2, 3)
-UPDATES = 150  # generator updates of a run
-APART = 8  # recordings to measure on
+UPDATES = 300  # generator updates of a run
 SMOOTH = 2.0, 1.0  # standard deviations of the Gaussian, in frames and in bands
 NOISE = 0.2  # standard deviation, natural log
 JUDGES = ("mstft", "pesq")
@@ -32,6 +31,7 @@ OVERLAY = Path(__file__).parents[1] / "configs" / "finetune.yaml"
 OPTIONS = [
     *("--data.root", "null", "--data.batch_size", "4", "--data.check", "header", "--model.discriminator_warmup", "0"),
     *("--trainer.val_check_interval", str(UPDATES), "--trainer.enable_progress_bar", "false"),
+    *("--trainer.callbacks", "null"),  # an average over so few updates would be that of before
     *("--checkpoint_every.every_n_train_steps", "1000000"),
 ]
 
@@ -54,22 +54,19 @@ def own_mel(file: AudioFile, mel: LogMelSpectrogram) -> tuple[Tensor, Tensor]:
     return audio, mel(audio)[0]
 
 
-def write_degraded(files: list[AudioFile], mel: LogMelSpectrogram, folder: Path) -> list[Path]:
-    """Write the degraded mels, and the tables to train and to measure on, which are returned."""
-    training, apart = split_files(files, APART)
-    tables = []
-    for name, part in (("train", training), ("apart", apart)):
-        lines = ["path\tmel"]
-        for file in part:
-            target = folder / "mels" / f"{len(tables)}_{len(lines)}.npy"
-            if not target.exists():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                values = degraded(own_mel(file, mel)[1], seed=len(lines)).clamp(min=float(np.log(mel.floor)))
-                np.save(target, values.numpy())
-            lines.append(f"{shown(file.path.resolve())}\tmels/{target.name}")
-        tables.append(folder / f"{name}.tsv")
-        tables[-1].write_text("\n".join(lines) + "\n")
-    return tables
+def write_degraded(files: list[AudioFile], mel: LogMelSpectrogram, folder: Path, name: str) -> Path:
+    """Write the degraded mels, and a table with them, which is returned."""
+    lines = ["path\tmel"]
+    for file in files:
+        target = folder / "mels" / f"{name}_{len(lines)}.npy"
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            values = degraded(own_mel(file, mel)[1], seed=len(lines)).clamp(min=float(np.log(mel.floor)))
+            np.save(target, values.numpy())
+        lines.append(f"{shown(file.path.resolve())}\tmels/{target.name}")
+    table = folder / f"{name}.tsv"
+    table.write_text("\n".join(lines) + "\n")
+    return table
 
 
 def scores(vocoder: Vocoder, table: Path, given: bool) -> dict[str, float]:
@@ -91,11 +88,13 @@ def load(path: Path) -> Vocoder:
     return Vocoder.from_pretrained(path) if path.is_dir() else Vocoder.from_checkpoint(path)
 
 
-def main(manifest: Path, runs: Path, config: Path, checkpoint: Path) -> dict[str, list[dict[str, float]]]:
+def main(manifest: Path, apart: Path, runs: Path, config: Path, checkpoint: Path) -> dict[str, list[dict[str, float]]]:
     """Run what is missing, and print the table."""
     vocoder = load(checkpoint)
-    files = check_files(read_manifest(manifest), "header")[0]
-    train, apart = write_degraded(files, vocoder.mel, runs)
+    train, apart = (
+        write_degraded(check_files(read_manifest(each), "header")[0], vocoder.mel, runs, name)
+        for each, name in ((manifest, "train"), (apart, "apart"))
+    )
     found = {"own mels": [scores(vocoder, apart, False)], "degraded": [scores(vocoder, apart, True)], "fine-tuned": []}
     for seed in SEEDS:
         record = runs / f"seed{seed}.json"

@@ -102,12 +102,13 @@ def test_the_proof_runs(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     pytest.importorskip("pesq")
     page = script()
     monkeypatch.setattr(page, "SEEDS", (1, 2))
-    monkeypatch.setattr(page, "APART", 2)
     options = [*page.OPTIONS, "--data.batch_size", "2", "--trainer.val_check_interval", "2"]
     monkeypatch.setattr(page, "OPTIONS", options)
     monkeypatch.setattr(page, "UPDATES", 2)
-    Path("all.tsv").write_text("path\n" + "".join(f"{path}\n" for path in sorted(place.glob("speech/*.flac"))))
-    given = (Path("all.tsv"), Path("proof"), Path("small.yaml"), Path("trained.ckpt"))
+    recordings = [f"{path}\n" for path in sorted(place.glob("speech/*.flac"))]
+    for name, some in (("train.tsv", recordings[:-2]), ("apart.tsv", recordings[-2:])):
+        Path(name).write_text("path\n" + "".join(some))
+    given = (Path("train.tsv"), Path("apart.tsv"), Path("proof"), Path("small.yaml"), Path("trained.ckpt"))
     found = page.main(*given)
     assert {name: len(many) for name, many in found.items()} == {"own mels": 1, "degraded": 1, "fine-tuned": 2}
     assert found["fine-tuned"][0] != found["fine-tuned"][1] != found["degraded"][0] != found["own mels"][0]
