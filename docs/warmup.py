@@ -16,10 +16,10 @@ import numpy as np
 
 SEEDS = (1, 2, 3)
 UPDATES, EVERY = 150, 25  # generator updates of a run, and between validations
-WARMUPS = (0, 150)  # discriminator updates
+WARMUPS = (0, 500)  # discriminator updates
 COMMON = [
     *("--data.batch_size", "4", "--data.check", "header", "--data.validation_seconds", "4"),
-    *("--model.generator_lr", "5e-4", "--model.discriminator_lr", "2e-4", "--model.discriminator_start", "0"),
+    *("--model.generator_lr", "1e-4", "--model.discriminator_lr", "2e-4", "--model.discriminator_start", "0"),
     *("--trainer.max_steps", str(UPDATES), "--trainer.val_check_interval", str(EVERY)),
     *("--trainer.log_every_n_steps", "5", "--trainer.enable_checkpointing", "false"),
     *("--trainer.enable_progress_bar", "false", "--trainer.logger", "CSVLogger"),

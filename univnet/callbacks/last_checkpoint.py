@@ -1,5 +1,6 @@
 """The newest state of a run, always in one file, and an end in good order when a signal asks for one."""
 
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 
+from univnet.common.files import written_whole
 from univnet.common.lock import FolderLock
 from univnet.gan.endurance.newest import newest_whole
 from univnet.gan.endurance.ranks import RankLostError, Ranks
@@ -123,6 +125,16 @@ class LastCheckpoint(Checkpoint):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save what is not saved yet, which averages of a run that a validation has ended are not."""
         self._save(trainer, anew=trainer.should_stop and not self._told_to_end)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take over the checkpoint of a run that was over, where a kill came between its writing and this file's."""
+        file, resumed = _file(trainer), Path(trainer.ckpt_path or "")
+        if self._began or not trainer.is_global_zero or resumed.absolute().parent != file.absolute().parent:
+            return
+        whole = newest_whole(file.parent.glob("*.ckpt"))
+        if whole is not None and whole.path.name == resumed.name != file.name:
+            with written_whole(file) as partial:
+                shutil.copyfile(resumed, partial)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Unlock the folder."""

@@ -1,6 +1,7 @@
 """Signals, at every moment of a run, end it in good order and lose nothing; nothing hangs. Real processes."""
 
 import os
+import shutil
 import signal
 import stat
 from collections.abc import Callable
@@ -51,6 +52,15 @@ def test_a_signal_loses_nothing_and_is_the_exit_status(at: str, tmp_path: Path, 
     assert "Traceback" not in said(tmp_path / "run")
     assert start(tmp_path / "run", PLAN) == 0
     assert_same(leavings(tmp_path / "run"), whole(PLAN))
+
+
+def test_a_kill_between_the_last_two_writings_of_a_run_leaves_last_behind_for_one_start(tmp_path: Path) -> None:
+    plan, folder = Plan(updates=(1, 4), save_every=1, end={"max_steps": 24}), tmp_path / "run"
+    assert start(folder, plan) == 0
+    wanted = leavings(folder)
+    shutil.copy(folder / "checkpoints" / "step_20.ckpt", folder / "checkpoints" / "last.ckpt")
+    assert start(folder, plan) == 0  # from step_24.ckpt
+    assert_same(leavings(folder), wanted)
 
 
 def test_a_validation_that_is_left_is_due_and_is_not_finished_first(tmp_path: Path) -> None:
