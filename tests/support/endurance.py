@@ -36,7 +36,7 @@ def endure(folder: Path, draw: Random, seconds: float, count: Counter[str], rank
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         plan, size = Plan.drawn(draw), 2 if draw.random() < ranks else 1
-        if size > 1:  # a window that ranks have open is gone on with to rounding, and else bit for bit
+        if size > 1:  # no windows that can be open
             plan = replace(plan, updates=(1, 1), validate_every=draw.choice([2, 3, 4]))
         whole = folder / f"plan{count['plans']}"
         begun = time.monotonic()
