@@ -23,15 +23,16 @@ from univnet.data import AudioFile, check_files, read_manifest
 from univnet.metrics import METRICS
 
 SEEDS = (1, 2, 3)
-UPDATES = 300  # generator updates of a run
-SMOOTH = 2.0, 1.0  # standard deviations of the Gaussian, in frames and in bands
-NOISE = 0.2  # standard deviation, natural log
+UPDATES = 600  # generator updates of a run
+SMOOTH = 1.0, 1.0  # standard deviations of the Gaussian, in frames and in bands
+NOISE = 0.1  # standard deviation, natural log
 JUDGES = ("mstft", "pesq")
 OVERLAY = Path(__file__).parents[1] / "configs" / "finetune.yaml"
+AVERAGE = '[{"class_path": "univnet.gan.ExponentialMovingAverage", "init_args": {"decay": 0.99}}]'
 OPTIONS = [
     *("--data.root", "null", "--data.batch_size", "4", "--data.check", "header", "--model.discriminator_warmup", "0"),
     *("--trainer.val_check_interval", str(UPDATES), "--trainer.enable_progress_bar", "false"),
-    *("--trainer.callbacks", "null"),  # an average over so few updates would be that of before
+    *("--model.generator_lr", "2e-4", "--trainer.callbacks", AVERAGE),
     *("--checkpoint_every.every_n_train_steps", "1000000"),
 ]
 
