@@ -14,7 +14,8 @@ from support.runs import events
 from support.small import write_config
 
 PAGE = text("docs/training.md")
-LITTLE = {"fit": ["--trainer.max_steps", "2"]}
+LITTLE = ["--data.validation_seconds", "0.2", "--trainer.val_check_interval", "1"]
+LITTLE += ["--model.generator_updates.clip_norm", "1", "--model.discriminator_updates.clip_norm", "1"]
 
 
 def test_the_configurations_it_names_exist() -> None:
@@ -41,9 +42,9 @@ def test_the_page_runs(tmp_path: Path, demo: Path, monkeypatch: pytest.MonkeyPat
         if block.language == "python":
             [best] = tmp_path.glob("runs/univnet_c16/version_0/checkpoints/best.ckpt")
             Path("best.ckpt").write_bytes(best.read_bytes())
-        more = {"fit": ["--trainer.max_steps", "4"]} if "--ckpt_path last" in block.code else LITTLE
-        more["fit"] = [*more["fit"], "--data.validation_seconds", "0.2", "--trainer.val_check_interval", "1"]
-        run(block._replace(code=block.code.replace("/path/to/recordings", "speech")), names, more)
+        updates = "4" if "--ckpt_path last" in block.code else "2"
+        given = block._replace(code=block.code.replace("/path/to/recordings", "speech"))
+        run(given, names, {"fit": ["--trainer.max_steps", updates, *LITTLE]})
 
     assert names["audio"].shape == (1, 1, 30 * 256)
     assert names["mel"].shape == (1, 20, 30)
