@@ -29,7 +29,6 @@ PARSED = {"docs/averaging.md", "docs/batch_size.md", "docs/data.md", "docs/learn
 MADE = {
     "docs/cost.png": "python docs/cost.py",
     "docs/learning_rates.png": "python docs/learning_rates.py",
-    "docs/lr_find.png": "univnet find-lr",
     "docs/sounds/*": "python docs/sounds.py",
 }
 MEDIA = sorted(
