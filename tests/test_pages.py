@@ -89,7 +89,7 @@ def test_a_picture_or_sound_is_used_and_can_be_made_again(media: str) -> None:
     assert any(command in text(page) for page in users), f"no page with {media} says that {command} makes it"
     script = re.match(r"python (\S+)", command)
     if script is not None:
-        assert Path(media).name in (ROOT / script[1]).read_text()
+        assert Path(media).stem in text(script[1]), f"{script[1]} does not name {media}"
 
 
 def test_the_lists_here_are_of_what_there_is() -> None:
@@ -98,7 +98,7 @@ def test_the_lists_here_are_of_what_there_is() -> None:
     assert all(any(fnmatch(media, pattern) for media in MEDIA) for pattern in MADE)
     for page, test in RUN.items():
         source = text(f"tests/{test}")
-        assert f'text("{page}")' in source, f"{test} does not read {page}"
+        assert Path(page).name in source, f"{test} does not read {page}"
         assert re.search(r"\b(run|main)\(", source), f"{test} runs nothing"
 
 

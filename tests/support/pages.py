@@ -4,6 +4,7 @@ import importlib.util
 import re
 import runpy
 import shlex
+from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,6 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from support import ROOT
 from univnet.cli import main
-from univnet.cli.messages import VerbParser
 
 SHELL_WORDS = {"for", "do", "done", "wait"}
 
@@ -117,7 +117,7 @@ def parsing_alone() -> Iterator[None]:
         return parsed
 
     with (
-        mock.patch.object(VerbParser, "parse_args", ended(VerbParser.parse_args)),
+        mock.patch.object(ArgumentParser, "parse_args", ended(ArgumentParser.parse_args)),
         mock.patch.object(LightningArgumentParser, "parse_args", ended(LightningArgumentParser.parse_args)),
     ):
         yield
