@@ -5,11 +5,11 @@ from typing import Any
 
 import lightning
 import torch
-from support.pages import blocks, run, text
+from support.pages import blocks, run
 from torch import nn
 from torch.utils.data import DataLoader
 
-BLOCKS = blocks(text("docs/another_gan.md"), "python")
+BLOCKS = blocks("docs/another_gan.md", "python")
 
 
 def names() -> dict[str, Any]:

@@ -33,9 +33,11 @@ def place(tmp_path: Path, demo: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_page_runs_and_is_short(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_page_runs_and_is_short(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert len(PAGE.splitlines()) < 110
-    vocoder, degraded = Vocoder.from_checkpoint("trained.ckpt"), script("fine_tuning").degraded
+    vocoder, degraded = Vocoder.from_checkpoint("trained.ckpt"), script("fine_tuning", monkeypatch).degraded
     audio = {path.stem: torch.from_numpy(sf.read(path, dtype="float32")[0]) for path in place.glob("speech/*.flac")}
 
     def acoustic_model(name: str) -> np.ndarray:
@@ -44,7 +46,7 @@ def test_the_page_runs_and_is_short(place: Path, capsys: pytest.CaptureFixture[s
 
     names: dict[str, Any] = {"np": np, "Path": Path, "recordings": sorted(audio), "acoustic_model": acoustic_model}
     names |= {"vocoder": vocoder, "audio": audio[sorted(audio)[-1]][None, None]}
-    for block in blocks(PAGE, "sh", "python"):
+    for block in blocks("docs/fine_tuning.md", "sh", "python"):
         run(block, names, LITTLE)
     difference = float(capsys.readouterr().out.splitlines()[0])
     assert 0.05 < difference < 1
@@ -70,8 +72,9 @@ def test_a_mel_that_is_too_far_off_is_refused_by_name(place: Path, capsys: pytes
         assert "needs (20, 125)" in said
 
 
-def test_degraded_mels_are_smooth_and_noisy() -> None:
-    page, torch_noise = script("fine_tuning"), torch.randn(60, 4000, generator=torch.Generator().manual_seed(0))
+def test_degraded_mels_are_smooth_and_noisy(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = script("fine_tuning", monkeypatch)
+    torch_noise = torch.randn(60, 4000, generator=torch.Generator().manual_seed(0))
     page.NOISE = 0.0
     smooth = page.degraded(torch_noise, 0)
     assert torch.allclose(page.degraded(torch.full((8, 9), -3.0), 0), torch.full((8, 9), -3.0), atol=1e-5)
@@ -84,7 +87,7 @@ def test_degraded_mels_are_smooth_and_noisy() -> None:
 
 def test_the_proof_runs(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("pesq")
-    page = script("fine_tuning")
+    page = script("fine_tuning", monkeypatch)
     monkeypatch.setattr(page, "SEEDS", (1, 2))
     monkeypatch.setattr(page, "APART", 2)
     options = [*page.OPTIONS, "--data.batch_size", "2", "--trainer.val_check_interval", "2"]

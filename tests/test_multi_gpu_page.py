@@ -4,11 +4,11 @@ import re
 
 import pytest
 from support import ROOT
-from support.pages import blocks, commands, text
+from support.pages import blocks, commands
 
 from univnet.cli import main
 
-BLOCKS = [block.code for block in blocks(text("docs/multi_gpu.md"), "sh")]
+BLOCKS = [block.code for block in blocks("docs/multi_gpu.md", "sh")]
 
 
 def options(block: str) -> list[str]:

@@ -7,7 +7,7 @@ from urllib.parse import unquote
 
 import pytest
 from support import ROOT
-from support.pages import blocks, check, check_yaml, commands, text
+from support.pages import FENCE, anchored, blocks, check, check_yaml, commands, file, links, text
 
 FOLDERS = ("*.md", "docs/**/*.md", "data/demo/*.md", "data/pretrained/*.md")
 PAGES = sorted(str(path.relative_to(ROOT)) for pattern in FOLDERS for path in ROOT.glob(pattern))
@@ -38,20 +38,10 @@ MEDIA = sorted(
 )
 
 
-def prose(page: str) -> str:
-    """Return a page without its blocks and what is in backticks."""
-    return re.sub(r"`[^`\n]*`", "", re.sub(r"^```.*?^```$", "", text(page), flags=re.DOTALL | re.MULTILINE))
-
-
-def links(page: str) -> list[str]:
-    return [link for link in re.findall(r"\]\(([^)\s]+)\)", prose(page)) if not re.match(r"\w+:", link)]
-
-
 def anchors(page: str) -> set[str]:
     """Return what GitHub makes of a page's headings."""
     found: dict[str, int] = {}
-    content = re.sub(r"^```.*?^```$", "", text(page), flags=re.DOTALL | re.MULTILINE)
-    for heading in re.findall(r"^#{1,6} +(.+)$", content, re.MULTILINE):
+    for heading in re.findall(r"^#{1,6} +(.+)$", FENCE.sub("", text(page)), re.MULTILINE):
         shown = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).strip().lower()
         name = re.sub(r"[^\w\- ]", "", shown).replace(" ", "-")
         count = found[name] = found.get(name, -1) + 1
@@ -62,17 +52,18 @@ def anchors(page: str) -> set[str]:
 
 def target(page: str, link: str) -> Path:
     path = unquote(link.partition("#")[0])
-    return ((ROOT / page).parent / path).resolve() if path else ROOT / page
+    return (file(page).parent / path).resolve() if path else file(page)
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_links_inside_the_repository_lead_somewhere(page: str) -> None:
     for link in links(page):
-        place, anchor = target(page, link), link.partition("#")[2]
+        place = target(page, link)
         assert place.exists(), f"{page} links to {link}, which is not there"
         assert place.is_relative_to(ROOT), f"{page} links to {link}, outside the repository"
-        if anchor and place.suffix == ".md":
-            assert anchor in anchors(str(place.relative_to(ROOT))), f"{page} links to {link}: no such heading"
+    for link, anchor in anchored(page).items():
+        there = anchors(str(target(page, link).relative_to(ROOT)))
+        assert anchor in there, f"{page} links to {link}: no such heading"
 
 
 def test_anchors_are_githubs() -> None:
@@ -104,7 +95,7 @@ def test_the_lists_here_are_of_what_there_is() -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_blocks_are_run_or_parsed(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = blocks(text(page))
+    found = blocks(page)
     assert {block.language for block in found} <= {"sh", "python", "yaml", "mermaid"}
     monkeypatch.chdir(ROOT)
     for block in found:

@@ -7,7 +7,7 @@ import pytest
 import soundfile as sf
 import torch
 from support import ROOT
-from support.pages import blocks, run, script, text
+from support.pages import blocks, run, script
 
 from univnet import Vocoder
 from univnet.audio.io import audio_length, read_segment
@@ -39,7 +39,7 @@ def test_it_is_small_and_its_licence_lies_beside_it() -> None:
 
 def test_the_cards_block_runs(mel: torch.Tensor) -> None:
     names = {"mel": mel}
-    [block] = blocks(text("data/pretrained/README.md"))
+    [block] = blocks("data/pretrained/README.md")
     run(block, names)
     assert names["audio"].shape == (1, 1, mel.shape[2] * 256)
     assert names["mel"].shape == mel.shape
@@ -69,8 +69,10 @@ def test_in_half_precision_it_says_the_same(dtype: torch.dtype, below: int, mel:
     assert 10 * math.log10(energy) > below
 
 
-def test_the_comparison_of_precisions_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    page = script("low_precision")
+def test_the_comparison_of_precisions_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = script("low_precision", monkeypatch)
     audio, rate = sf.read(ROOT / "data" / "demo" / "ru_0222.flac")
     sf.write(tmp_path / "ru_0222.flac", audio[8000:24000], rate)
     sf.write(tmp_path / "ru_0014.flac", audio, rate)  # this one it was trained on

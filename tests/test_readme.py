@@ -10,7 +10,7 @@ import torch
 import yaml
 from support import ROOT
 from support.checkpoints import save, small_univnet
-from support.pages import blocks, commands, run, script, section, text
+from support.pages import blocks, commands, run, script, text
 from support.small import write_config
 from torch import nn
 from torch.nn.functional import softplus
@@ -40,22 +40,22 @@ def place(tmp_path: Path, demo: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def road(heading: str, place: Path) -> Any:
     """Return the block of a road, with the recordings where they are."""
-    [block] = blocks(section(README, heading))
+    [block] = blocks("README.md", under=heading)
     return block._replace(code=block.code.replace("/path/to/recordings", str(place / "speech")))
 
 
 def test_it_is_short_and_has_two_commands_and_four_roads() -> None:
     assert len(README.splitlines()) <= 150
-    [two] = blocks(section(README, "Two commands"))
+    [two] = blocks("README.md", under="Two commands")
     assert commands(two.code) == [["make", "demo"], ["make", "test"]]
     assert [line for line in README.splitlines() if line.startswith("## ")][1:5] == [f"## {each}" for each in ROADS]
-    assert all(len(block.lines) < 10 for heading in ROADS for block in blocks(section(README, heading)))
+    assert all(len(block.lines) < 10 for heading in ROADS for block in blocks("README.md", under=heading))
 
 
 def test_what_it_lets_hear_is_what_the_shipped_vocoder_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where this fails after another vocoder was put into data/pretrained: ``python docs/sounds.py``."""
     monkeypatch.chdir(ROOT)
-    page = script("sounds")
+    page = script("sounds", monkeypatch)
     assert page.SOURCE.name in text("data/pretrained/held_out.txt").split()
     page.main(tmp_path)
     assert (tmp_path / "univnet.png").read_bytes()[:4] == b"\x89PNG"
@@ -124,7 +124,7 @@ def test_borrow_the_techniques(tmp_path: Path) -> None:
 def test_weights_in_and_out_take_few_lines_which_run(
     tmp_path: Path, demo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = blocks(section(README, "Weights in, weights out"), "sh", "python")
+    found = blocks("README.md", "sh", "python", under="Weights in, weights out")
     assert len(found) == 5
     assert all(len(block.code.splitlines()) <= 5 for block in found)
     monkeypatch.chdir(tmp_path)

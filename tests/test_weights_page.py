@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 from support.checkpoints import save, small_univnet
-from support.pages import blocks, run, text
+from support.pages import blocks, run
 from support.small import write_config
 
 from univnet import Vocoder
 from univnet.audio import MelFormat
 
-BLOCKS = blocks(text("docs/weights.md"), "sh", "python")
+BLOCKS = blocks("docs/weights.md", "sh", "python")
 
 
 def test_each_block_is_short() -> None:

@@ -1,22 +1,30 @@
-"""The pages that people read: their blocks, run or parsed, and what they link to."""
+"""The pages that people read: their blocks, run or parsed, what they link to, and the scripts beside them.
 
-import importlib.util
+A page goes by its path from the repository's folder, or from ``docs``.
+"""
+
+import importlib
 import re
 import runpy
 import shlex
+import sys
 from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 from unittest import mock
 
+import pytest
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
 from support import ROOT
 from univnet.cli import main
 
+DOCS = ROOT / "docs"
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SHELL_WORDS = {"for", "do", "done", "wait"}
 
 
@@ -34,19 +42,36 @@ class ParsedError(Exception):
     """Arguments were understood; raised in place of what they ask for."""
 
 
-def text(name: str) -> str:
-    return (ROOT / name).read_text()
+def file(page: str) -> Path:
+    return ROOT / page if (ROOT / page).exists() else DOCS / page
 
 
-def section(page: str, heading: str) -> str:
-    """Return what stands under a heading of the second level."""
-    return page.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+def text(page: str) -> str:
+    return file(page).read_text()
 
 
-def blocks(page: str, *languages: str) -> list[Block]:
-    """Return the fenced blocks of a page's text, of these languages or of all."""
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
-    return [Block(*each) for each in found if not languages or each[0] in languages]
+def blocks(page: str, *languages: str, under: str | None = None) -> list[Block]:
+    """Return the fenced blocks of a page, of these languages or of all, under a heading of the second level."""
+    content = text(page)
+    if under is not None:
+        content = content.split(f"\n## {under}\n")[1].split("\n## ")[0]
+    found = [Block(*each) for each in FENCE.findall(content)]
+    return [block for block in found if not languages or block.language in languages]
+
+
+def links(page: str) -> set[str]:
+    """Return what a page links to inside the repository, without anchors but for those in the page itself."""
+    return {link.partition("#")[0] or link for link in _targets(page)}
+
+
+def anchored(page: str) -> dict[str, str]:
+    """Return the headings that a page links to, by links."""
+    return {link: link.partition("#")[2] for link in _targets(page) if "#" in link}
+
+
+def pictures(page: str) -> set[Path]:
+    """Return the pictures that a page shows."""
+    return {file(page).parent / path for path in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", _prose(page))}
 
 
 def commands(code: str) -> list[list[str]]:
@@ -129,14 +154,21 @@ def check_yaml(block: Block, folder: Path) -> None:
     check(["univnet", "fit", "--config", str(ROOT / "configs" / "demo.yaml"), "--config", str(folder / "block.yaml")])
 
 
-def script(name: str) -> Any:
-    """Return the module of ``docs/NAME.py``."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Import a script of the docs, and what it imports from beside it, for one test."""
+    monkeypatch.syspath_prepend(str(DOCS))
+    for own in {path.stem for path in DOCS.glob("*.py")} & sys.modules.keys():
+        monkeypatch.delitem(sys.modules, own)
+    return importlib.import_module(name)
+
+
+def _prose(page: str) -> str:
+    """Return a page without its blocks and what is in backticks."""
+    return re.sub(r"`[^`\n]*`", "", FENCE.sub("", text(page)))
+
+
+def _targets(page: str) -> list[str]:
+    return [link for link in re.findall(r"\]\(([^)\s]+)\)", _prose(page)) if not re.match(r"\w+:", link)]
 
 
 def _expanded(word: str) -> list[str]:
