@@ -1,8 +1,6 @@
 """The blocks of docs/fine_tuning.md, run in their order on a small model; and docs/fine_tuning.py, at a tiny size."""
 
-import importlib.util
 import re
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +8,16 @@ import numpy as np
 import pytest
 import soundfile as sf
 import torch
+from support import ROOT
 from support.checkpoints import save, small_univnet
+from support.pages import blocks, run, script, text
 from support.small import write_config
 
 from univnet import Vocoder
 from univnet.cli import main
 
-ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs" / "fine_tuning.md").read_text()
-BLOCKS = re.findall(r"```(sh|python)\n(.*?)```", PAGE, re.DOTALL)
+PAGE = text("docs/fine_tuning.md")
+LITTLE = {"find-lr": ["--num_training", "50", "--min_lr", "1e-4"]}
 
 
 @pytest.fixture
@@ -34,18 +33,11 @@ def place(tmp_path: Path, demo: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def script() -> Any:
-    spec = importlib.util.spec_from_file_location("fine_tuning", ROOT / "docs" / "fine_tuning.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_page_runs_and_is_short(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_page_runs_and_is_short(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert len(PAGE.splitlines()) < 110
-    vocoder, degraded = Vocoder.from_checkpoint("trained.ckpt"), script().degraded
+    vocoder, degraded = Vocoder.from_checkpoint("trained.ckpt"), script("fine_tuning", monkeypatch).degraded
     audio = {path.stem: torch.from_numpy(sf.read(path, dtype="float32")[0]) for path in place.glob("speech/*.flac")}
 
     def acoustic_model(name: str) -> np.ndarray:
@@ -54,14 +46,8 @@ def test_the_page_runs_and_is_short(place: Path, capsys: pytest.CaptureFixture[s
 
     names: dict[str, Any] = {"np": np, "Path": Path, "recordings": sorted(audio), "acoustic_model": acoustic_model}
     names |= {"vocoder": vocoder, "audio": audio[sorted(audio)[-1]][None, None]}
-    for language, code in BLOCKS:
-        if language == "python":
-            exec(code, names)
-            continue
-        for line in code.strip().splitlines():
-            program, *argv = shlex.split(line)
-            assert program == "univnet"
-            main([*argv, *(["--num_training", "50", "--min_lr", "1e-4"] if argv[0] == "find-lr" else [])])
+    for block in blocks("docs/fine_tuning.md", "sh", "python"):
+        run(block, names, LITTLE)
     difference = float(capsys.readouterr().out.splitlines()[0])
     assert 0.05 < difference < 1
     assert list(place.glob("runs/small/*/checkpoints/last.ckpt"))
@@ -86,8 +72,9 @@ def test_a_mel_that_is_too_far_off_is_refused_by_name(place: Path, capsys: pytes
         assert "needs (20, 125)" in said
 
 
-def test_degraded_mels_are_smooth_and_noisy() -> None:
-    page, torch_noise = script(), torch.randn(60, 4000, generator=torch.Generator().manual_seed(0))
+def test_degraded_mels_are_smooth_and_noisy(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = script("fine_tuning", monkeypatch)
+    torch_noise = torch.randn(60, 4000, generator=torch.Generator().manual_seed(0))
     page.NOISE = 0.0
     smooth = page.degraded(torch_noise, 0)
     assert torch.allclose(page.degraded(torch.full((8, 9), -3.0), 0), torch.full((8, 9), -3.0), atol=1e-5)
@@ -100,7 +87,7 @@ def test_degraded_mels_are_smooth_and_noisy() -> None:
 
 def test_the_proof_runs(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("pesq")
-    page = script()
+    page = script("fine_tuning", monkeypatch)
     monkeypatch.setattr(page, "SEEDS", (1, 2))
     options = [*page.OPTIONS, "--data.batch_size", "2", "--trainer.val_check_interval", "2"]
     monkeypatch.setattr(page, "OPTIONS", options)

@@ -1,21 +1,20 @@
 """What docs/multi_gpu.md tells people to type: options that exist, and numbers that agree."""
 
 import re
-import shlex
-from pathlib import Path
 
 import pytest
+from support import ROOT
+from support.pages import blocks, commands
 
 from univnet.cli import main
 
-ROOT = Path(__file__).parents[1]
-BLOCKS = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "multi_gpu.md").read_text(), re.DOTALL)
+BLOCKS = [block.code for block in blocks("docs/multi_gpu.md", "sh")]
 
 
 def options(block: str) -> list[str]:
     """Return the arguments of ``fit``, without what runs beside it."""
-    [line] = [line for line in block.replace("\\\n", "").splitlines() if " fit " in line]
-    return shlex.split(line.partition(" fit ")[2].rstrip(" &"))
+    [words] = [words for words in commands(block) if "fit" in words]
+    return words[words.index("fit") + 1 :]
 
 
 def test_there_is_one_machine_several_loopback_and_slurm() -> None:

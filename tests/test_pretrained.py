@@ -1,18 +1,18 @@
 """The vocoder that the repository ships."""
 
-import importlib.util
 import math
 from pathlib import Path
 
 import pytest
 import soundfile as sf
 import torch
+from support import ROOT
+from support.pages import blocks, run, script
 
 from univnet import Vocoder
 from univnet.audio.io import audio_length, read_segment
 from univnet.metrics import METRICS
 
-ROOT = Path(__file__).parents[1]
 HELD_OUT = (ROOT / "data" / "pretrained" / "held_out.txt").read_text().split()
 
 
@@ -35,6 +35,14 @@ def test_it_is_small_and_its_licence_lies_beside_it() -> None:
     assert (folder / "model.safetensors").stat().st_size <= 8_000_000
     assert "festvox-ru" in (folder / "LICENSE.txt").read_text()
     assert len(HELD_OUT) == 24
+
+
+def test_the_cards_block_runs(mel: torch.Tensor) -> None:
+    names = {"mel": mel}
+    [block] = blocks("data/pretrained/README.md")
+    run(block, names)
+    assert names["audio"].shape == (1, 1, mel.shape[2] * 256)
+    assert names["mel"].shape == mel.shape
 
 
 @pytest.fixture
@@ -61,12 +69,10 @@ def test_in_half_precision_it_says_the_same(dtype: torch.dtype, below: int, mel:
     assert 10 * math.log10(energy) > below
 
 
-def test_the_comparison_of_precisions_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    spec = importlib.util.spec_from_file_location("low_precision", ROOT / "docs" / "low_precision.py")
-    assert spec is not None
-    assert spec.loader is not None
-    page = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(page)
+def test_the_comparison_of_precisions_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = script("low_precision", monkeypatch)
     audio, rate = sf.read(ROOT / "data" / "demo" / "ru_0222.flac")
     sf.write(tmp_path / "ru_0222.flac", audio[8000:24000], rate)
     sf.write(tmp_path / "ru_0014.flac", audio, rate)  # this one it was trained on

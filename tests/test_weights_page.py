@@ -1,7 +1,5 @@
 """The blocks of docs/weights.md, run in their order."""
 
-import re
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +7,18 @@ import numpy as np
 import pytest
 import torch
 from support.checkpoints import save, small_univnet
+from support.pages import blocks, run
 from support.small import write_config
 
 from univnet import Vocoder
 from univnet.audio import MelFormat
-from univnet.cli import main
 
-PAGE = Path(__file__).parents[1] / "docs" / "weights.md"
-BLOCKS = re.findall(r"```(sh|python)\n(.*?)```", PAGE.read_text(), re.DOTALL)
+BLOCKS = blocks("docs/weights.md", "sh", "python")
 
 
 def test_each_block_is_short() -> None:
     assert len(BLOCKS) == 7
-    assert all(len(code.strip().splitlines()) <= 5 for _, code in BLOCKS)
+    assert all(len(block.code.strip().splitlines()) <= 5 for block in BLOCKS)
 
 
 def test_the_page_runs(tmp_path: Path, demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,14 +31,8 @@ def test_the_page_runs(tmp_path: Path, demo: Path, monkeypatch: pytest.MonkeyPat
     played: list[torch.Tensor] = []
     names: dict[str, Any] = {"Vocoder": Vocoder, "MelFormat": MelFormat, "mel": mel, "play": played.append}
     # What is published comes before what starts from it.
-    for language, code in sorted(BLOCKS, key=lambda block: "--init_from" in block[1]):
-        if language == "python":
-            exec(code, names)
-            continue
-        for line in code.strip().splitlines():
-            program, *argv = shlex.split(line)
-            assert program == "univnet"
-            main(argv)
+    for block in sorted(BLOCKS, key=lambda block: "--init_from" in block.code):
+        run(block, names)
     torch.testing.assert_close(torch.cat(played, 2), names["vocoder"](mel), rtol=0, atol=1e-5)
     assert names["audio"].shape == (1, 1, 60 * 256)
     assert {path.name for path in Path().iterdir()} >= {"exported", "exported.pt2", "out", "out2", "published", "runs"}
