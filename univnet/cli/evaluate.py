@@ -135,7 +135,7 @@ def _parser() -> VerbParser:
         "--weights",
         choices=("both", "averaged", "raw"),
         default="both",
-        help="both of them if there are averaged ones",
+        help="both: averaged and raw ones",
     )
     add(
         "--wavs", nargs="+", default=[], metavar="NAME=DIR", help="audio of other systems, in files named as the data's"

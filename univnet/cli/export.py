@@ -53,7 +53,7 @@ def _parser() -> VerbParser:
         required=True,
         type=Path,
         metavar="FILE",
-        help="checkpoint of ours or the reference's code, folder of this verb, or name on the hub",
+        help="checkpoint (also the reference's), folder of `univnet export`, name on the hub",
     )
     add("--to", required=True, choices=TARGETS, metavar="NAME", help="what to write")
     add("--output", required=True, type=Path, metavar="PATH", help="file or folder to write, made if missing")

@@ -6,6 +6,8 @@ from difflib import get_close_matches
 
 _UNKNOWN_ARGUMENTS = "unrecognized arguments:"
 _UNKNOWN_KEY = re.compile(r"does not accept option '([\w.]+)'")
+_AMBIGUOUS = re.compile(r"could match (.*)")
+_FEW = 5  # of the options that an abbreviation could stand for
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -25,6 +27,9 @@ def with_nearest(message: str, options: Iterable[str]) -> str:
     if (found := _UNKNOWN_KEY.search(message)) is not None:  # of a configuration file
         guess = nearest(f"--{found[1]}", options).replace("--", "")
         return message.replace(found[0], found[0] + guess)
+    if (found := _AMBIGUOUS.search(message)) is not None:
+        few = [each for each in found[1].split(", ") if not each.endswith(".help")][:_FEW]
+        return message.replace(found[1], ", ".join([*few, "…"]) if len(found[1]) > len(", ".join(few)) else found[1])
     before, unknown, rest = message.partition(_UNKNOWN_ARGUMENTS)
     if not unknown:
         return message

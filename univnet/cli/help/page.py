@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 WIDTH = 100  # columns of a page at most, which the tests demand: nothing is cut off
-IN_BRACKETS = "In brackets: the default."
+IN_BRACKETS = "In brackets: the default; an option without one is off, or not set."
 
 
 def page(usage: str, example: str, about: str, groups: Mapping[str, Iterable[Action]], ending: str = "") -> str:
@@ -21,7 +21,7 @@ def page(usage: str, example: str, about: str, groups: Mapping[str, Iterable[Act
     """
     parts = [f"usage: {usage}\nexample: {example}", f"{about}\n{IN_BRACKETS}"]
     for title, actions in groups.items():
-        rows = {invocation(action): told(action) for action in actions}
+        rows = {invocation(action): told(action) for action in actions if action.help != SUPPRESS}
         width = max(map(len, rows))
         parts.append("\n".join([f"{title}:", *(f"  {name:{width}}  {text}".rstrip() for name, text in rows.items())]))
     return "\n\n".join([*parts, *([ending] if ending else [])]) + "\n"
@@ -39,8 +39,8 @@ def invocation(action: Action) -> str:
     metavar = action.metavar if isinstance(action.metavar, str) and not action.metavar.startswith("{") else ""
     if not names:
         metavar = metavar or action.dest.upper()
-    several = " ..." if action.nargs == "+" else ""
-    return f"{', '.join(names)} {metavar}".strip() + (several if metavar else "")
+    several = " ..." if action.nargs == "+" and metavar else ""
+    return f"{', '.join(names)} {metavar}".strip().replace(" \b", "") + several  # \b: jsonargparse's, against the space
 
 
 def told(action: Action) -> str:
@@ -67,6 +67,6 @@ def _plain(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, float):
         return f"{value:g}"
-    if isinstance(value, Mapping):  # a class, as in a configuration
+    if "class_path" in (value if isinstance(value, Mapping) else getattr(value, "__dict__", ())):
         return str(value["class_path"]).rpartition(".")[2]
     return " ".join(map(_plain, value)) if isinstance(value, list | tuple) else str(value)

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from univnet.cli.help.handing_over import HAND_OVER, ParserHandedOver
 from univnet.cli.help.nearest import with_nearest
 from univnet.cli.help.page import page, usage
 from univnet.cli.messages import UsageError
@@ -24,11 +25,22 @@ class VerbParser(argparse.ArgumentParser):
 
     def __init__(self, verb: str, about: str, example: str, ending: str = "") -> None:
         super().__init__(prog=f"univnet {verb}", description=about, epilog=ending)
+        self.add_argument("--help.all", action="help", help=argparse.SUPPRESS)  # as the training verbs have it
         self.example = f"{self.prog} {example}"
 
     def group(self, title: str) -> Callable[..., Any]:
         """Begin a group of the page, and return what adds an argument to it."""
         return self.add_argument_group(title).add_argument
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Parse ``args``.
+
+        Raises:
+            ParserHandedOver: the parser itself is asked for.
+        """
+        if args and args[-1] == HAND_OVER:
+            raise ParserHandedOver(self)
+        return super().parse_known_args(args, namespace)
 
     def format_help(self) -> str:
         """Return the page, on which argparse's own groups, without titles of ours, come last."""
