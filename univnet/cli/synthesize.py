@@ -73,7 +73,7 @@ def _parser() -> VerbParser:
         "frame after the other, and --output - is a pipe of samples.",
     )
     add = parser.group("From what to where")
-    add("inputs", nargs="+", type=Path, metavar="INPUT", help="recordings, mel-spectrograms, or folders of either")
+    add("inputs", nargs="+", type=Path, help="recordings, mel-spectrograms, or folders of either")
     add(
         "--checkpoint",
         required=True,

@@ -1,6 +1,8 @@
 """Every verb's ``--help``: short enough to read, made of the options' own texts, and complete behind ``--help.all``."""
 
 import argparse
+import contextlib
+import io
 import re
 import shlex
 from dataclasses import fields
@@ -19,6 +21,7 @@ from univnet.cli.help.completion import parser_of
 from univnet.cli.help.first_pages import FIRST_PAGES, WORDS
 from univnet.cli.help.page import WIDTH, invocation, told
 from univnet.cli.help.verb_parser import VerbParser
+from univnet.cli.messages import plain_messages
 
 WITH_PARSERS = [name for name in VERBS if name != "demo"]
 LINES = {"fit": 100}  # two screens; the others fit on little more than one
@@ -26,24 +29,24 @@ LINES = {"fit": 100}  # two screens; the others fit on little more than one
 
 @cache
 def parser(verb: str) -> Any:
-    return parser_of(VERBS[verb])
+    with plain_messages():
+        return parser_of(VERBS[verb])
 
 
-def shown(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
-    with pytest.raises(SystemExit) as ended:
-        main(argv)
-    assert not ended.value.code
-    return capsys.readouterr().out
+@cache
+def shown(*argv: str) -> str:
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        try:
+            main(argv)
+        except SystemExit as ended:
+            assert not ended.code
+    return out.getvalue()
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_page_is_small(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    if verb == "demo":
-        main([verb, "--help"])
-        page = capsys.readouterr().out
-    else:
-        page = shown(capsys, verb, "--help")
-    lines = page.splitlines()
+def test_a_page_is_small(verb: str) -> None:
+    lines = shown(verb, "--help").splitlines()
     assert len(lines) <= LINES.get(verb, 60)
     assert max(map(len, lines)) <= WIDTH
     assert lines[0].startswith(f"usage: univnet {verb} ")
@@ -58,9 +61,9 @@ def rows(page: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("verb", WITH_PARSERS)
-def test_a_line_has_the_options_default(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_has_the_options_default(verb: str) -> None:
     actions = parser(verb)._option_string_actions
-    listed = rows(shown(capsys, verb, "--help"))
+    listed = rows(shown(verb, "--help"))
     assert len(listed) >= 8
     for name, text in listed.items():
         default = None if actions[name].nargs == 0 else actions[name].default
@@ -80,17 +83,17 @@ def test_a_line_has_the_options_default(verb: str, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize("verb", WITH_PARSERS)
-def test_a_line_is_the_beginning_of_the_options_own_text(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_is_the_beginning_of_the_options_own_text(verb: str) -> None:
     actions = parser(verb)._option_string_actions
-    for name, text in rows(shown(capsys, verb, "--help")).items():
+    for name, text in rows(shown(verb, "--help")).items():
         own = " ".join((actions[name].help or "").replace("``", "").split())
         assert own.startswith(re.sub(r"( \{[^}]*\})?( \[[^\]]*\])?$", "", text)), name
 
 
 @pytest.mark.parametrize("verb", [name for name in WITH_PARSERS if name not in FIRST_PAGES])
-def test_a_verb_without_more_pages_lists_all_its_options(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    page = shown(capsys, verb, "--help")
-    assert shown(capsys, verb, "--help.all") == page
+def test_a_verb_without_more_pages_lists_all_its_options(verb: str) -> None:
+    page = shown(verb, "--help")
+    assert shown(verb, "--help.all") == page
     assert isinstance(parser(verb), VerbParser)
     assert all(
         f"  {invocation(action)} " in page for action in parser(verb)._actions if action.help != argparse.SUPPRESS
@@ -98,8 +101,8 @@ def test_a_verb_without_more_pages_lists_all_its_options(verb: str, capsys: pyte
 
 
 @pytest.mark.parametrize("verb", FIRST_PAGES)
-def test_all_options_are_behind_help_all(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    page = shown(capsys, verb, "--help.all")
+def test_all_options_are_behind_help_all(verb: str) -> None:
+    page = shown(verb, "--help.all")
     lines = page.splitlines()
     actions = parser(verb)._option_string_actions
     names = [name for name in actions if name.startswith("-") and not name.startswith("--data.mel")]
@@ -118,8 +121,8 @@ def test_a_finders_own_options_are_on_its_first_page(verb: str, options: type) -
     assert {field.name for field in fields(options)} <= listed
 
 
-def test_a_class_has_help_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
-    page = shown(capsys, "fit", "--model.generator.help", "univnet.Generator")
+def test_a_class_has_help_of_its_own() -> None:
+    page = shown("fit", "--model.generator.help", "univnet.Generator")
     assert re.match(
         r"usage: \S+ \[--OPTION VALUE \.\.\.\]\n\nHelp for --model.generator.help=univnet.Generator\n", page
     )

@@ -60,7 +60,15 @@ _TRAINING = {
     "More": ("help", "help.all"),
 }
 _SEARCHED = {
-    "The run that it is for": (*_CONFIG, *_DATA, "init_from", "trainer.devices", "trainer.precision"),
+    "The run that it is for": (
+        *_CONFIG,
+        *_DATA,
+        "init_from",
+        "model.generator_lr",
+        "model.discriminator_lr",
+        "trainer.devices",
+        "trainer.precision",
+    ),
     "More": ("help", "help.all"),
 }
 _RATES = "configs/univnet_c32.yaml --data.root corpus --write rates.yaml"
