@@ -36,11 +36,8 @@ def parser(verb: str) -> Any:
 @cache
 def shown(*argv: str) -> str:
     out = io.StringIO()
-    with contextlib.redirect_stdout(out):
-        try:
-            main(argv)
-        except SystemExit as ended:
-            assert not ended.code
+    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+        main(argv)
     return out.getvalue()
 
 
