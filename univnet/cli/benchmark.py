@@ -72,7 +72,7 @@ def _parser() -> VerbParser:
         "location-variable convolution alone. loader, training segments from files.",
     )
     add = parser.group("What is measured")
-    add("what", choices=[*CONTESTS], help="see below")
+    add("what", choices=[*CONTESTS], help="which comparison (see below)")
     add("--size", choices=CHANNELS, default="c32", help="size of the generator")
     add("--batch", type=_positive, metavar="N", help=f"segments per batch (default: {_defaults(BATCH)})")
     add("--segment", type=_positive, default=16384, metavar="N", help="length of a segment, in samples at 24 kHz")

@@ -134,7 +134,7 @@ def _parser() -> VerbParser:
     add = parser.group("Which recordings are kept, and for what")
     add("--min-seconds", type=float, default=0.0, metavar="SECONDS", help="leave out shorter recordings")
     add("--min-bandwidth", type=float, metavar="HZ", help="leave out recordings without sound up to this frequency")
-    add("--validation", default="0.02", metavar="N", help="recordings to validate on: a share below 1, or a number")
+    add("--validation", default="0.02", metavar="N", help="recordings to validate on: a share (below 1.0) or a number")
     add("--disjoint-speakers", action="store_true", help="validate on speakers that are not trained on")
     add("--seed", type=int, default=1234, metavar="N", help="seed of the random choice of recordings to validate on")
     add = parser.group("The work itself")

@@ -92,7 +92,7 @@ def _parser() -> VerbParser:
     add(
         "--mel-format",
         metavar="NAME",
-        help="who made the mels, such as hifigan,sample_rate=16000 (default: this vocoder)",
+        help="format of the mels, such as hifigan,sample_rate=16000 (default: this vocoder's)",
     )
     add(
         "--stream", action="store_true", help="read mels piece by piece, in memory that does not grow with their length"

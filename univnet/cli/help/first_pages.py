@@ -109,8 +109,8 @@ FIRST_PAGES = {
     ),
 }
 ENDING = """\
-An update is a step of one player's optimizer; updates alone are the generator's. A micro-batch is a
-batch of the loader on one device. null in a configuration stands for none.
+An update is a step of a player's optimizer; where no player is named, of the generator's. A
+micro-batch is a batch of the loader on one device. In a configuration, null stands for none.
 Options of a class: univnet {verb} --model.generator.help univnet.Generator
 Completion with Tab: univnet --print-completion bash, or zsh; it needs univnet[completion]"""
 
