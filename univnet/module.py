@@ -74,17 +74,17 @@ class UnivNet(GANModule):
     frames × hop length.
 
     Args:
-        generator: the vocoder; default: UnivNet-c32.
-        discriminator: the adversary; default: the paper's MRD and MPD.
-        mel: computes the mel-spectrogram; the data module uses the same one.
+        generator: the vocoder, default: UnivNet-c32.
+        discriminator: the adversary, default: the paper's MRD and MPD.
+        mel: computes the mel-spectrogram, default: ``LogMelSpectrogram()``; the data module uses the same one.
         stft_loss: the reconstruction loss.
-        stft_weight: the weight of ``stft_loss`` in the generator's loss (the paper's λ).
+        stft_weight: weight of ``stft_loss`` in the generator's loss (the paper's λ).
         discriminator_start: generator updates before the adversarial game begins; until then the generator trains on
             the reconstruction loss alone and the discriminator is not trained (the paper: 200,000).
         generator_lr: the generator's learning rate; it overrides the optimizer's own.
         discriminator_lr: the same for the discriminator.
-        generator_optimizer: makes the generator's optimizer from its parameters; ``None`` is AdamW with betas
-            (0.5, 0.9), fused where the device can. In YAML, a ``class_path`` with ``init_args``.
+        generator_optimizer: the generator's optimizer, default: AdamW; a function of its parameters. ``None`` is AdamW
+            with betas (0.5, 0.9), fused where the device can. In YAML, a ``class_path`` with ``init_args``.
         discriminator_optimizer: the same for the discriminator.
         generator_schedule: the generator's learning-rate schedule; ``None`` keeps the rate constant.
         discriminator_schedule: the same for the discriminator.
@@ -94,13 +94,13 @@ class UnivNet(GANModule):
             for every new batch size and segment length. Validation is not compiled; checkpoints are the same.
         adversarial_loss: both players' losses over a sub-discriminator: ``univnet.losses.LeastSquares`` (the default)
             or ``univnet.losses.Hinge``. In YAML, a ``class_path``.
-        feature_weight: the weight of feature matching in the generator's adversarial loss; 0 (UnivNet) switches it
-            off; HiFi-GAN, BigVGAN and DAC use 2.
+        feature_weight: weight of feature matching in the generator's adversarial loss; 0 (UnivNet) switches it off;
+            HiFi-GAN, BigVGAN and DAC use 2.
         mel_loss: a second reconstruction loss, of mel-spectrograms, used if ``mel_weight`` is not 0; default: DAC's at
             the sample rate of ``mel``.
-        mel_weight: the weight of ``mel_loss`` in the generator's loss; 0 (UnivNet) switches it off; DAC uses 15.
-        discriminator_warmup: discriminator updates before the generator trains on, once the game begins. New
-            discriminators beside a trained generator first learn to judge its audio. ``global_step``, which counts
+        mel_weight: weight of ``mel_loss`` in the generator's loss; 0 (UnivNet) switches it off; DAC uses 15.
+        discriminator_warmup: discriminator updates that come first when the game begins; then the generator trains on.
+            New discriminators beside a trained generator first learn to judge its audio. ``global_step``, which counts
             generator updates, stays meanwhile; ``warmup/…`` is logged at the discriminator's updates.
         order: the order of play (``GANModule``): ``"simultaneous"``, ``"generator_first"``, ``"discriminator_first"``.
             UnivNet's own code lets the generator move first and gives the discriminator the audio of before; that is

@@ -72,7 +72,11 @@ class TestSynthesize:
             (["a/x.wav"], ["--output", "a"], "would be overwritten: give another --output folder"),
             (["a/x.wav"], ["--output", "a/x.wav"], "is a file: name a folder"),
             (["a/x.wav"], ["--device", "abacus"], "--device abacus cannot be used here"),
-            (["a/x.wav"], ["--sed", "1"], "unrecognized arguments: --sed; see `univnet synthesize --help`"),
+            (
+                ["a/x.wav"],
+                ["--sed", "1"],
+                "unrecognized arguments: --sed (did you mean --seed?); see `univnet synthesize --help`",
+            ),
             (["empty.wav"], [], "empty.wav holds no sound"),
             (["nan.wav"], [], "nan.wav holds NaN or infinity"),
             (["text.wav"], [], "text.wav is not readable audio"),

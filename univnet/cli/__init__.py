@@ -47,6 +47,9 @@ VERBS = {
 }
 
 
+COMPLETION = "--print-completion"  # bash or zsh: what the shell reads to complete verbs and options with Tab
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a verb.
 
@@ -59,8 +62,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(usage(), file=sys.stdout if verb else sys.stderr)
         sys.exit(0 if verb else 2)
     try:
+        if verb == COMPLETION:
+            from univnet.cli.help.completion import completion_script  # only now, as all that a verb needs
+
+            with plain_messages():
+                print(completion_script(rest[0] if rest else "", VERBS), end="")
+            return
         if verb not in VERBS:
-            raise UsageError(f"there is no verb {verb!r}; give one of {', '.join(VERBS)}")
+            from univnet.cli.help.nearest import nearest
+
+            known = f"{', '.join(VERBS)}{nearest(verb, VERBS)}"
+            raise UsageError(f"there is no verb {verb!r}; give one of {known}; see `univnet --help`")
         with plain_messages():
             VERBS[verb].run(rest)
     except KeyboardInterrupt:

@@ -12,7 +12,8 @@ from univnet.benchmarks.backends import BACKENDS, missing
 from univnet.benchmarks.comparison import CONTESTS, compare
 from univnet.benchmarks.contests import CHANNELS
 from univnet.benchmarks.loading import Recordings
-from univnet.cli.messages import UsageError, VerbParser
+from univnet.cli.help.verb_parser import VerbParser
+from univnet.cli.messages import UsageError
 from univnet.common.files import write_text
 from univnet.common.mistakes import Mistakes
 
@@ -62,45 +63,71 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join([*text, *report["notes"]])
 
 
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = VerbParser(prog="univnet benchmark", description=__doc__)
-    parser.add_argument(
-        "what", choices=CONTESTS, help="one update of both players, audio from a mel, the LVC alone, data"
+def _parser() -> VerbParser:
+    parser = VerbParser(
+        "benchmark",
+        "Measure how fast training, inference, one layer or the loader is, beside plain peers.",
+        "infer --size c16 --seconds 1 10 --output figures.json",
+        "What is measured: train, an update of both players. infer, audio from a mel-spectrogram. lvc, the\n"
+        "location-variable convolution alone. loader, training segments from files.",
     )
-    parser.add_argument("--size", choices=CHANNELS, default="c32", help="of the generator (default: c32)")
-    parser.add_argument("--batch", type=_positive, help="examples (default: 8; infer 1, loader 32)")
-    parser.add_argument("--segment", type=_positive, default=16384, help="samples per example (default: 16384)")
-    parser.add_argument("--seconds", type=float, nargs="+", default=[1.0, 4.0, 10.0], help="to infer (default: 1 4 10)")
-    parser.add_argument(
+    add = parser.group("What is measured")
+    add("what", choices=[*CONTESTS], help="which comparison (see below)")
+    add("--size", choices=CHANNELS, default="c32", help="size of the generator")
+    add("--batch", type=_positive, metavar="N", help=f"segments per batch (default: {_defaults(BATCH)})")
+    add("--segment", type=_positive, default=16384, metavar="N", help="length of a segment, in samples at 24 kHz")
+    add("--repeats", type=_positive, default=5, metavar="N", help="number of measurements, of which the median counts")
+    add("--no-memory", dest="memory", action="store_false", help="do not measure peak memory")
+    add("--output", type=Path, metavar="FILE", help="JSON file for all figures (default: the table alone)")
+    add = parser.group("On what")
+    add("--device", default="cpu", metavar="NAME", help="torch device, such as cuda")
+    add(
+        "--precision", choices=("32", "bf16"), default="32", help="precision of our own side: float32, or bf16 autocast"
+    )
+    add("--threads", type=_positive, metavar="N", help="torch's threads on the CPU (default: torch's own choice)")
+    add = parser.group("infer alone")
+    add(
+        "--seconds",
+        type=float,
+        nargs="+",
+        default=[1.0, 4.0, 10.0],
+        metavar="SECONDS",
+        help="lengths of the audio, in seconds",
+    )
+    add(
         "--backends",
         nargs="+",
         choices=BACKENDS,
         default=[],
-        help="infer: exported graphs of ours against ours, on the CPU in float32 (default: transformers against ours)",
+        help="exported graphs, on the CPU (default: transformers)",
     )
-    parser.add_argument("--precision", choices=("32", "bf16"), default="32", help="ours in (default: 32)")
-    parser.add_argument("--threads", type=_positive, help="of torch on the CPU (default: torch's own)")
-    parser.add_argument("--repeats", type=_positive, default=5, help="measured turns (default: 5)")
-    parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
-    parser.add_argument(
+    add = parser.group("loader alone")
+    add(
         "--recordings",
         type=_recordings,
         nargs="+",
         default=[Recordings(1000, 10), Recordings(10, 3600)],
         metavar="COUNTxSECONDS",
-        help="that are made for loader, in $TMPDIR: up to 6 GB (default: 1000x10 10x3600)",
+        help="files to make in $TMPDIR, up to 6 GB (default: 1000x10 10x3600)",
     )
-    parser.add_argument("--root", default="data/demo", help="speech that they repeat (default: data/demo)")
-    parser.add_argument(
+    add("--root", default="data/demo", metavar="DIR", help="folder of the speech that fills them")
+    add(
         "--segments",
         type=_positive,
         default=512,
-        help="per turn of loader; an eighth of long files (default: 512)",
+        metavar="N",
+        help="segments per measurement, an eighth for hour-long files",
     )
-    parser.add_argument("--workers", type=int, choices=(0, 1), default=0, help="0: loader reads in this process")
-    parser.add_argument("--no-memory", dest="memory", action="store_false", help="leave out peak memory")
-    parser.add_argument("--output", type=Path, help="also write all figures to this JSON file")
-    options = parser.parse_args(argv)
+    add("--workers", type=int, choices=(0, 1), default=0, help="reading processes, 0 for this process itself")
+    return parser
+
+
+def _defaults(of: dict[str, int]) -> str:
+    return ", ".join(f"{number} for {what}" for what, number in of.items())
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    options = _parser().parse_args(argv)
     options.batch = options.batch or BATCH[options.what]
     options.memory &= options.what != "loader"
     mistakes = Mistakes("benchmark")

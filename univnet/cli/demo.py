@@ -3,12 +3,21 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from univnet.cli.synthesize import synthesize
-from univnet.cli.training import TrainingCLI
-from univnet.vocoder import Vocoder
+if TYPE_CHECKING:
+    from univnet.vocoder import Vocoder
 
 CONFIG = "configs/demo.yaml"
+HELP = f"""\
+usage: univnet demo [--OPTION VALUE ...]
+example: univnet demo --trainer.max_steps 100
+
+Let the vocoder in data/pretrained speak, then train a small one on the speech in data/demo and
+let it speak, too. It runs in the repository's folder, on the CPU, and writes to runs/demo.
+
+The options are those of `univnet fit`, such as --trainer.max_steps, the generator updates in all;
+their defaults are what {CONFIG} says."""
 
 
 def run(argv: Sequence[str]) -> None:
@@ -17,9 +26,12 @@ def run(argv: Sequence[str]) -> None:
     Raises:
         FileNotFoundError: outside the repository, where there is no such configuration.
     """
-    if {"-h", "--help"} & set(argv):
-        print(f"usage: univnet demo [--OPTION VALUE …]\n\nThe options are those of `univnet fit`, by {CONFIG}.")
+    if {"-h", "--help", "--help.all"} & set(argv):
+        print(HELP)
         return
+    from univnet.cli.training import TrainingCLI  # only now: the help needs no torch
+    from univnet.vocoder import Vocoder
+
     if not Path(CONFIG).is_file():
         raise FileNotFoundError(f"the demo needs {CONFIG} and data/demo: run it in the repository's folder")
     cli = TrainingCLI(args=["--config", CONFIG, *argv], run=False)
@@ -48,6 +60,8 @@ def run(argv: Sequence[str]) -> None:
     )
 
 
-def _speak(vocoder: Vocoder, recordings: Sequence[Path], folder: Path) -> None:
+def _speak(vocoder: "Vocoder", recordings: Sequence[Path], folder: Path) -> None:
+    from univnet.cli.synthesize import synthesize
+
     for path in recordings:
         synthesize(vocoder, path, folder, picture=True)

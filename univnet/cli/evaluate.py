@@ -3,6 +3,7 @@
 import argparse
 import os
 import tempfile
+import textwrap
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +16,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from univnet.cli.messages import UsageError, VerbParser
+from univnet.cli.help.page import WIDTH
+from univnet.cli.help.verb_parser import VerbParser
+from univnet.cli.messages import UsageError
 from univnet.cli.synthesize import WEIGHT_FILES, load_vocoder
 from univnet.common.files import remove_partial, write_text
 from univnet.common.mistakes import Mistakes
@@ -109,47 +112,65 @@ def run(argv: Sequence[str]) -> None:
     print(f"\n{options.output / 'index.html'}: to hear and see; summary.csv, utterances.csv, results.json beside it")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = VerbParser(prog="univnet evaluate", description=__doc__)
-    parser.add_argument("--data", required=True, type=Path, help="recordings: a folder, or a manifest (.csv, .tsv)")
-    parser.add_argument("--output", required=True, type=Path, help="the folder of the report; made where missing")
-    parser.add_argument(
+def _parser() -> VerbParser:
+    parser = VerbParser(
+        "evaluate",
+        "Measure how good vocoders sound, in the field's metrics, on the same recordings.",
+        "--data corpus/validation.tsv --checkpoint best.ckpt --output report",
+        textwrap.fill(f"Metrics: {', '.join(METRICS)}. Default: {', '.join(TABLE)}.", WIDTH),
+    )
+    add = parser.group("From what to where")
+    add("--data", required=True, type=Path, metavar="PATH", help="recordings: a folder, or a manifest (.csv, .tsv)")
+    add("--output", required=True, type=Path, metavar="DIR", help="folder of the report, made if missing")
+    add("--limit", type=int, metavar="N", help="number of recordings, spread over all of them (default: all)")
+    add = parser.group("Who takes part")
+    add(
         "--checkpoint",
         nargs="+",
         default=[],
         metavar="[NAME=]FILE",
-        help="trained models: of training, or a published folder or its name on the hub",
+        help="checkpoints, folders of `univnet export`, names on the hub",
     )
-    parser.add_argument(
-        "--wavs", nargs="+", default=[], metavar="NAME=DIR", help="audio of other systems, in files named as the data's"
-    )
-    parser.add_argument("--peer", nargs="+", default=[], choices=("hifigan",), help="published models to take part")
-    parser.add_argument(
-        "--griffin-lim",
-        action=argparse.BooleanOptionalAction,
-        help="let Griffin-Lim (64 iterations) take part, on the first checkpoint's mel (default: if there is one)",
-    )
-    parser.add_argument(
+    add(
         "--weights",
         choices=("both", "averaged", "raw"),
         default="both",
-        help="which of a checkpoint's (default: both, if there are averaged ones)",
+        help="both: averaged and raw ones",
     )
-    parser.add_argument(
-        "--metrics", nargs="+", default=list(TABLE), help=f"of {', '.join(METRICS)} (default: {' '.join(TABLE)})"
+    add(
+        "--wavs", nargs="+", default=[], metavar="NAME=DIR", help="audio of other systems, in files named as the data's"
     )
-    parser.add_argument(
+    add("--peer", nargs="+", default=[], choices=("hifigan",), help="published models to compare with")
+    add(
+        "--griffin-lim",
+        action=argparse.BooleanOptionalAction,
+        help="Griffin-Lim of 64 iterations (default: if there is a checkpoint)",
+    )
+    add = parser.group("What is measured")
+    add(
+        "--metrics",
+        nargs="+",
+        default=list(TABLE),
+        metavar="NAME",
+        help="names from the list below (default: there, too)",
+    )
+    add(
         "--fast",
         action="store_true",
-        help="pitch by CREPE's tiny model: some 17 times as fast, not to be compared with published figures",
+        help="pitch by CREPE's tiny model: 17 times as fast, not to compare with papers",
     )
-    parser.add_argument(
-        "--sample-rate", type=int, help="at which to compare, in Hz (default: the checkpoints', else the data's)"
+    add(
+        "--sample-rate",
+        type=int,
+        metavar="HZ",
+        help="Hz at which to compare (default: the checkpoints', else the data's)",
     )
-    parser.add_argument("--limit", type=int, help="measure so many recordings, spread over all of them")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one per processor)")
-    parser.add_argument("--device", default="cpu", help="torch device for the checkpoints (default: cpu)")
-    parser.add_argument("--embed", type=int, default=20, help="utterances to hear on the page (default: 20)")
+    add = parser.group("The work itself, and its report")
+    add(
+        "--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: one per processor core)"
+    )
+    add("--device", default="cpu", metavar="NAME", help="torch device of the checkpoints, such as cuda")
+    add("--embed", type=int, default=20, metavar="N", help="number of recordings to hear on the report's page")
     return parser
 
 

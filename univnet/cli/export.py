@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from univnet.cli.messages import UsageError, VerbParser
+from univnet.cli.help.verb_parser import VerbParser
+from univnet.cli.messages import UsageError
 from univnet.vocoder import Vocoder
 from univnet.weights.folder import save_discriminator
 from univnet.weights.sources import Weights, read_weights
 
 TARGETS = {
-    "folder": "safetensors, JSON and a model card, which Vocoder.from_pretrained and --init_from read",
+    "folder": "safetensors, JSON and a model card, for Vocoder.from_pretrained and --init_from",
     "transformers": "a folder that transformers.UnivNetModel and its feature extractor load",
     "mindslab": "a checkpoint of the reference's code (maum-ai/univnet), both players",
     "onnx": "an ONNX model with dynamic batch and length",
@@ -25,26 +26,7 @@ def run(argv: Sequence[str]) -> None:
         UsageError: for arguments that do not fit; before anything is written.
         FileNotFoundError, ValueError: for a source that cannot be read, or expressed there.
     """
-    about = "; ".join(f"{name}: {what}" for name, what in TARGETS.items())
-    parser = VerbParser(prog="univnet export", description=f"{__doc__} {about}.")
-    parser.add_argument(
-        "--checkpoint",
-        required=True,
-        type=Path,
-        help="of training or of the reference, or a published folder or its name on the hub",
-    )
-    parser.add_argument("--to", required=True, choices=TARGETS, help="what to write")
-    parser.add_argument("--output", required=True, type=Path, help="the file or folder; made where missing")
-    parser.add_argument("--overwrite", action="store_true", help="replace what is there (default: refuse)")
-    parser.add_argument(
-        "--weights",
-        choices=("auto", "averaged", "raw"),
-        default="auto",
-        help="which of the checkpoint's generator (default: the averaged ones if there are any)",
-    )
-    parser.add_argument("--data", help="for the model card: what it was trained on")
-    parser.add_argument("--license", help="for the model card: of the weights, such as cc-by-4.0")
-    options = parser.parse_args(argv)
+    options = _parser().parse_args(argv)
     target: Path = options.output
     if target.exists() and target.is_dir() != (options.to in FOLDERS):
         wanted = "folder" if options.to in FOLDERS else "file"
@@ -55,6 +37,37 @@ def run(argv: Sequence[str]) -> None:
     source = read_weights(options.checkpoint, options.weights)
     told = {name: getattr(options, name) for name in ("data", "license") if getattr(options, name)}
     print(export(source, options.to, target, told))
+
+
+def _parser() -> VerbParser:
+    width = max(map(len, TARGETS))
+    parser = VerbParser(
+        "export",
+        "Write a trained vocoder for other software, or for others to use.",
+        "--checkpoint best.ckpt --to onnx --output univnet.onnx",
+        "\n".join(["What --to writes:", *(f"  {name:{width}}  {what}" for name, what in TARGETS.items())]),
+    )
+    add = parser.group("From what to where")
+    add(
+        "--checkpoint",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="checkpoint (also the reference's), folder of `univnet export`, name on the hub",
+    )
+    add("--to", required=True, choices=TARGETS, metavar="NAME", help="what to write")
+    add("--output", required=True, type=Path, metavar="PATH", help="file or folder to write, made if missing")
+    add("--overwrite", action="store_true", help="replace what is there (default: refuse)")
+    add(
+        "--weights",
+        choices=("auto", "averaged", "raw"),
+        default="auto",
+        help="which weights, auto: averaged ones if there are any",
+    )
+    add = parser.group("For the model card of --to folder")
+    add("--data", metavar="TEXT", help="what it was trained on")
+    add("--license", metavar="NAME", help="licence of the weights, such as cc-by-4.0")
+    return parser
 
 
 def export(source: Weights, to: str, target: Path, about: dict[str, str] | None = None) -> Path:

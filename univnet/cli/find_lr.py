@@ -27,7 +27,7 @@ class Options(LRFindOptions):
     Args:
         ckpt_path: a checkpoint to start from, or "last".
         cyclical: find rates to cycle between, too (Smith 2017, section 3.3).
-        cyclical_updates: updates from the lowest rate to the highest; default: those of four epochs, or, if that is
+        cyclical_updates: updates from the lowest rate to the highest, default: those of four epochs; or, if that is
             less, of a sixth of max_steps.
         write: a new file for the configuration with the rates found, for ``fit --config``.
     """

@@ -1,6 +1,5 @@
 """What the command line says: mistakes and warnings in one line each, without a traceback, and nothing of no use."""
 
-import argparse
 import logging
 import os
 import re
@@ -37,18 +36,6 @@ _LOGGERS = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities
 
 class UsageError(Exception):
     """A mistake in what the user asked for; its message names the mistake and the mend."""
-
-
-class VerbParser(argparse.ArgumentParser):
-    """Parses the arguments of a verb that is no Lightning command; its ``prog`` is ``univnet VERB``.
-
-    Raises:
-        UsageError: the arguments do not fit; the message says where to read about them.
-    """
-
-    def error(self, message: str) -> NoReturn:
-        """Raise the mistake, where argparse prints a page of usage and exits."""
-        raise UsageError(f"{message}; see `{self.prog} --help`")
 
 
 @contextmanager

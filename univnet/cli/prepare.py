@@ -8,7 +8,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from univnet.cli.messages import UsageError, VerbParser
+from univnet.cli.help.verb_parser import VerbParser
+from univnet.cli.messages import UsageError
 from univnet.common.files import NO_ROOM, written_whole
 from univnet.data.corpora import CORPORA, Source, find_sources, read_metadata
 from univnet.data.preparing import (
@@ -91,27 +92,60 @@ def _prepare(options: Any) -> None:
 
 
 def _parser() -> VerbParser:
-    parser = VerbParser(prog="univnet prepare", description=__doc__)
-    add = parser.add_argument
-    add("source", type=Path, help="the corpus's folder, as it was unpacked, or any folder of recordings")
-    add("--output", required=True, type=Path, help="the folder to write to; made where missing")
-    add("--download", nargs="+", choices=DOWNLOADS, metavar="NAME", help=f"first fetch it to the source: {_NAMES}")
-    add("--corpus", choices=CORPORA, default="auto", help="its layout (default: found out)")
-    add("--metadata", type=Path, help="a table of lines path|text|speaker, with paths relative to the source")
-    add("--sample-rate", type=int, default=24000, help="Hz, of what is written (default: 24000)")
-    add("--format", choices=("flac", "wav"), default="flac", help="of 16 bits (default: flac)")
+    parser = VerbParser(
+        "prepare",
+        "Make a corpus ready to train on: resampled, checked, split for validation, and listed in manifests.",
+        "LibriTTS --output corpus --sample-rate 24000",
+        f"Sets of LibriTTS: {', '.join(SETS[:4])},\n{', '.join(SETS[4:])}.",
+    )
+    add = parser.group("From where to where")
+    add("source", type=Path, help="folder of a corpus as it was unpacked, or any folder of recordings")
+    add("--output", required=True, type=Path, metavar="DIR", help="folder to write to, made if missing")
     add(
-        "--trim", type=float, metavar="DB", help="cut silence at the ends: what lies so many dB below the loudest 10 ms"
+        "--download",
+        nargs="+",
+        choices=DOWNLOADS,
+        metavar="NAME",
+        help="first download ljspeech, vctk or sets of LibriTTS (below) to SOURCE",
+    )
+    add("--corpus", choices=CORPORA, default="auto", help="layout of the folder")
+    add(
+        "--metadata",
+        type=Path,
+        metavar="FILE",
+        help="a table of lines path|text|speaker, with paths relative to SOURCE",
+    )
+    add = parser.group("Audio that is written")
+    add("--sample-rate", type=int, default=24000, metavar="HZ", help="sample rate in Hz")
+    add("--format", choices=("flac", "wav"), default="flac", help="of the files, which are of 16 bits")
+    add(
+        "--trim",
+        type=float,
+        metavar="DB",
+        help="cut ends that are this many dB below the loudest 10 ms (default: do not)",
     )
     add("--normalize", choices=("none", "peak", "loudness"), default="none", help="bring each recording to --level")
-    add("--level", type=float, help="dB of full scale (default: -3) or LUFS (default: -23)")
-    add("--min-seconds", type=float, default=0.0, help="drop shorter recordings (default: 0)")
-    add("--min-bandwidth", type=float, metavar="HZ", help="drop recordings without sound up to there")
-    add("--validation", default="0.02", help="share, such as 0.02, or number of recordings to validate on")
-    add("--disjoint-speakers", action="store_true", help="validate on speakers who are not trained on")
-    add("--seed", type=int, default=1234, help="of the split (default: 1234)")
-    add("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one per core; 0: this one alone)")
-    add("--quiet", action="store_true", help="no progress bar")
+    add(
+        "--level",
+        type=float,
+        metavar="DB",
+        help="peak in dB of full scale (default: -3), or loudness in LUFS (default: -23)",
+    )
+    add = parser.group("Which recordings are kept, and for what")
+    add("--min-seconds", type=float, default=0.0, metavar="SECONDS", help="leave out shorter recordings")
+    add("--min-bandwidth", type=float, metavar="HZ", help="leave out recordings without sound up to this frequency")
+    add("--validation", default="0.02", metavar="N", help="recordings to validate on: a share (below 1.0) or a number")
+    add("--disjoint-speakers", action="store_true", help="validate on speakers that are not trained on")
+    add("--seed", type=int, default=1234, metavar="N", help="seed of the random choice of recordings to validate on")
+    add = parser.group("The work itself")
+    add(
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="processes, 0 for none but this one (default: one per processor core)",
+    )
+    add("--quiet", action="store_true", help="show no progress bar")
     return parser
 
 

@@ -17,7 +17,8 @@ from univnet.audio import MelFormat, audio_length, read_segment
 from univnet.audio.formats import doubt
 from univnet.audio.mel_files import EXTENSIONS, frames_of_pipe, open_mel
 from univnet.audio.writing import Encoding, audio_writer, cannot_write
-from univnet.cli.messages import UsageError, VerbParser
+from univnet.cli.help.verb_parser import VerbParser
+from univnet.cli.messages import UsageError
 from univnet.common.files import written_whole
 from univnet.common.mistakes import Mistakes
 from univnet.vocoder import CHUNK_FRAMES, Vocoder
@@ -35,40 +36,7 @@ def run(argv: Sequence[str]) -> None:
         UsageError: for arguments that do not fit, before anything is written; or at the end, naming the inputs that
             failed. The others are written.
     """
-    parser = VerbParser(prog="univnet synthesize", description=__doc__)
-    parser.add_argument(
-        "inputs",
-        nargs="+",
-        type=Path,
-        help=f"recordings ({', '.join(RECORDINGS)}; their mel is taken first), mels ({', '.join(EXTENSIONS)}), or "
-        "folders of either, searched at any depth; with --stream, - is a pipe of 32-bit floats, frame after frame",
-    )
-    parser.add_argument(
-        "--checkpoint", required=True, type=Path, help="of training, or a published folder or its name on the hub"
-    )
-    parser.add_argument(
-        "--output", required=True, type=Path, help="the folder to write to; with --stream, - is a pipe of samples"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace files that are there (default: refuse)")
-    parser.add_argument("--format", choices=("wav", "flac"), default="wav", help="of the files (default: wav)")
-    parser.add_argument(
-        "--encoding", choices=("16", "24", "float"), default="16", help="bits of a sample, or float (default: 16)"
-    )
-    parser.add_argument(
-        "--mel-format",
-        help="of mels that other software made, such as tacotron2, or hifigan,sample_rate=16000,f_max=8000",
-    )
-    parser.add_argument("--stream", action="store_true", help="make mels piece by piece, in memory that does not grow")
-    parser.add_argument(
-        "--weights",
-        choices=("auto", "averaged", "raw"),
-        default="auto",
-        help="which of the checkpoint's (default: the averaged ones if there are any)",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the input noise (default: 0)")
-    parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
-    parser.add_argument("--pictures", action="store_true", help="also draw each input's mel beside the output's")
-    options = parser.parse_args(argv)
+    options = _parser().parse_args(argv)
     options.mel_format = options.mel_format and MelFormat.named(options.mel_format)
     targets = _targets(options)
     vocoder = load_vocoder(options.checkpoint, options.weights, options.device)
@@ -93,6 +61,50 @@ def run(argv: Sequence[str]) -> None:
         raise UsageError(
             several + "; ".join(why if str(path) in why else f"{path}: {why}" for path, why in failed.items())
         )
+
+
+def _parser() -> VerbParser:
+    parser = VerbParser(
+        "synthesize",
+        "Make audio from recordings (by way of their mel-spectrograms) or from mel-spectrograms.",
+        "recordings/ --checkpoint best.ckpt --output speech",
+        f"Recordings: {', '.join(RECORDINGS)}. Mel-spectrograms: {', '.join(EXTENSIONS)}.\n"
+        "Folders are searched at any depth. With --stream, an input - is a pipe of mels in 32-bit floats, one\n"
+        "frame after the other, and --output - is a pipe of samples.",
+    )
+    add = parser.group("From what to where")
+    add("inputs", nargs="+", type=Path, help="recordings, mel-spectrograms, or folders of either")
+    add(
+        "--checkpoint",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="vocoder: a checkpoint, a folder of `univnet export`, or a name on the hub",
+    )
+    add("--output", required=True, type=Path, metavar="DIR", help="folder to write to, made if missing")
+    add("--overwrite", action="store_true", help="replace files that are there (default: refuse)")
+    add("--pictures", action="store_true", help="draw each input's mel-spectrogram beside the output's, as PNG")
+    add = parser.group("Audio that is written")
+    add("--format", choices=("wav", "flac"), default="wav", help="file format")
+    add("--encoding", choices=("16", "24", "float"), default="16", help="bits per sample, or 32-bit floats")
+    add = parser.group("How it is made")
+    add("--device", default="cpu", metavar="NAME", help="torch device, such as cuda")
+    add(
+        "--mel-format",
+        metavar="NAME",
+        help="format of the mels, such as hifigan,sample_rate=16000 (default: this vocoder's)",
+    )
+    add(
+        "--stream", action="store_true", help="read mels piece by piece, in memory that does not grow with their length"
+    )
+    add(
+        "--weights",
+        choices=("auto", "averaged", "raw"),
+        default="auto",
+        help="which weights, auto: averaged ones if there are any",
+    )
+    add("--seed", type=int, default=0, metavar="N", help="seed of the input noise")
+    return parser
 
 
 def load_vocoder(source: Path, weights: Choice = "auto", device: str = "cpu") -> Vocoder:

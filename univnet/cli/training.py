@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import lightning
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
@@ -13,7 +13,8 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from univnet.callbacks import AudioThroughput, LastCheckpoint, UpdateProgressBar, ValidationSamples
 from univnet.cli.configs import ConfigFile
-from univnet.cli.messages import UsageError, exit_with_error, parsing_mistake
+from univnet.cli.help.training_parser import TrainingParser
+from univnet.cli.messages import UsageError
 from univnet.cli.runs.given import given_options
 from univnet.cli.runs.options import give_way
 from univnet.cli.runs.resuming import Resuming, carried, resumed_options
@@ -63,17 +64,6 @@ def run(argv: Sequence[str]) -> None:
             rollbacks.note(back)
 
 
-class Parser(LightningArgumentParser):
-    """Tells a mistake in one line, where jsonargparse prints a page of usage first."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Name the mistake and where to read up; exit."""
-        if not self.exit_on_error:
-            super().error(message, ex)
-        command = getattr(ex, "subcommand_parser", self).prog.replace(" [options]", "")
-        exit_with_error(f"{parsing_mistake(message)}; see `{command} --help`")
-
-
 class RunConfig(SaveConfigCallback):
     """Keep a run's configuration beside its logs; a resumed run's beside the first one's, under a name of its own."""
 
@@ -119,7 +109,7 @@ class TrainingCLI(LightningCLI):
             run=run,
             seed_everything_default=1234,
             save_config_callback=RunConfig,
-            parser_class=Parser,
+            parser_class=TrainingParser,
             parser_kwargs={"prog": "univnet"},
             trainer_defaults={"logger": LOGGER, "enable_model_summary": False},
             auto_configure_optimizers=False,  # the module makes its two
@@ -132,15 +122,16 @@ class TrainingCLI(LightningCLI):
         hidden = {"model", "train_dataloaders", "val_dataloaders", "dataloaders", "datamodule", "weights_only"}
         return dict.fromkeys(("fit", "validate"), hidden)
 
-    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+    def init_parser(self, **kwargs: Any) -> TrainingParser:
         """Make the parser as Lightning does, but for configuration files that may have a base."""
-        parser = self.parser_class(**{"dump_header": [f"lightning.pytorch=={lightning.__version__}"], **kwargs})
+        parser = TrainingParser(**{"dump_header": [f"lightning.pytorch=={lightning.__version__}"], **kwargs})
         parser.add_argument(
             "-c",
             "--config",
             action=ConfigFile,
             help="Path to a YAML or JSON file; `base: FILE` in it names one to go on from.",
         )
+        parser.add_help_all()
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -149,28 +140,28 @@ class TrainingCLI(LightningCLI):
             "--init_from",
             type=str | None,
             default=None,
-            help="start from these weights, as far as they fit: a checkpoint of ours or of the reference's, a folder "
-            "of save_pretrained's or transformers', a name on the hub, a safetensors file",
+            help="weights to start from: a checkpoint, a folder, or a name on the hub; as far as they fit. A "
+            "checkpoint is ours or the reference's or a safetensors file, a folder save_pretrained's or transformers'",
         )
         parser.add_argument(
             "--init_weights",
             type=Literal["auto", "averaged", "raw"],
             default="auto",
-            help="which generator of a checkpoint of ours (default: the averaged one, if there is one)",
+            help="which generator of a checkpoint; auto is the averaged one if there is one",
         )
         parser.add_argument(
             "--rollbacks",
             type=int,
             default=0,
-            help="how often the run may go back to its last good checkpoint instead of ending, with the learning rate "
-            "halved of the player whose weights or gradients are NaN or infinite",
+            help="returns to the last good checkpoint, allowed after NaN or infinity; then the run ends. "
+            "The learning rate of the player whose weights or gradients are not finite is halved",
         )
         parser.add_argument(
             "--matmul_precision",
             type=Literal["highest", "high", "medium"],
             default="high",
-            help="of float32 matrix products on a GPU, as for torch.set_float32_matmul_precision (default: high, which "
-            "is TF32, as torch has for convolutions). Mels and validation are always in float32; so is all on a CPU",
+            help="precision of float32 products on a GPU; as for torch.set_float32_matmul_precision, high is TF32. "
+            "Torch has TF32 for convolutions, too. Mels and validation are always in float32; so is all on a CPU",
         )
         parser.link_arguments("model", "data.mel", compute_fn=lambda model: model.mel, apply_on="instantiate")
         for name, callback, defaults in (

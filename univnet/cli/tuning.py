@@ -9,6 +9,7 @@ import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities import rank_zero_only
 
+from univnet.cli.help.training_parser import TrainingParser
 from univnet.cli.messages import UsageError
 from univnet.cli.training import TrainingCLI
 from univnet.common.files import write_text
@@ -38,7 +39,7 @@ class TuningCLI(TrainingCLI):
         own = {f"--{field.name.replace('_', '-')}": f"--{field.name}" for field in fields(self._options)}
         return own.get(name, name) + equals + value
 
-    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+    def init_parser(self, **kwargs: Any) -> TrainingParser:
         """Name the verb in usage and errors."""
         return super().init_parser(**{**kwargs, "prog": f"univnet {self._verb}"})
 

@@ -36,27 +36,27 @@ class AudioDataModule(LightningDataModule):
     happens to which recording, mel and manifest.
 
     Args:
-        root: a folder, searched at any depth, and through links, for what libsndfile decodes.
-        manifest: or a CSV or TSV with a column ``path`` and optionally ``speaker`` and ``mel`` (``read_manifest``).
+        root: a folder of recordings, searched at any depth; through links, too, for what libsndfile decodes.
+        manifest: or a CSV or TSV with a column ``path``; optionally with ``speaker`` and ``mel`` (``read_manifest``).
         mel: default: ``LogMelSpectrogram()``. The files are resampled to its sample rate.
-        segment_length: of a training segment, in samples; a multiple of the mel's hop length.
+        segment_length: length of a training segment, in samples; a multiple of the mel's hop length.
         batch_size: segments in a training batch on each device; may be set between epochs or by a tuner.
         num_workers: reading processes for each loader.
-        validation: share (float below 1) or number (int) of the files to validate on; 0 for no validation.
+        validation: share (float below 1) or number (int) of files to validate on; 0 for no validation.
         validation_manifest: or a manifest of the files to validate on; ``validation`` then counts for nothing.
-        validation_seconds: longer validation utterances are cut there; None: they are not.
+        validation_seconds: seconds after which validation utterances are cut; None: they are not.
         short: "pad" extends recordings shorter than a segment with zeros, "skip" leaves them out of training. To
             validate on they are always extended.
         check: "full" decodes every file before training, repairs or leaves out the bad ones; "header" only opens them.
         seed: of the split, the order, and the segments' places.
         drop_last: leave out an epoch's last batch if it is not full. A batch that is the only one is kept.
-        epoch: "seconds" has a recording of n segments n times in an epoch, "files" each recording once, "speakers" as
-            many segments as "seconds" but each speaker as often as any other.
+        epoch: what an epoch covers. "seconds" has a recording of n segments n times, "files" each recording once,
+            "speakers" as many segments as "seconds" but each speaker as often as any other.
         skip_silence: a segment that stays below so many dB of full scale, such as −50, is drawn at another place of its
             recording, up to ten times; None: never.
         augment: changes level, polarity or speed from draw to draw; None: nothing.
         max_faulty: share of the last thousand crops; training ends when more of them could not be read.
-        cache: keeps recordings decoded: "memory", or a folder, which runs and ranks may share; None: nothing is kept.
+        cache: keeps recordings decoded in "memory" or in a folder; runs and ranks may share it. None: nothing is kept.
         mel_format: how the mels were made that a manifest names: a ``MelFormat``, or its name with changes, such as
             ``"tacotron2,sample_rate=16000"``. They are converted to ``mel``, and where their frames are centred, the
             audio is taken half a hop earlier. None: they are as ``mel`` makes them.

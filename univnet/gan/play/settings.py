@@ -12,11 +12,11 @@ class Updates:
     """How one player's gradients become updates.
 
     Args:
-        accumulate: K, the micro-batches whose mean gradient makes one update. A number, or a schedule
+        accumulate: K, micro-batches whose mean gradient makes an update. A number, or a schedule
             ``{epoch: K}`` (epochs from 0; K is 1 until the first epoch named), as in Lightning's
             ``GradientAccumulationScheduler``.
-        clip_norm: scale the gradient down to at most this Euclidean norm, a number or a rule that decides it for each
-            update (``univnet.gan.NormLimit``); ``None``: no clipping.
+        clip_norm: largest Euclidean norm of the gradient; a longer one is scaled down to it. A number, or a rule that
+            decides it for each update (``univnet.gan.NormLimit``); ``None``: no clipping.
         clip_value: clamp every element of the gradient to ±this, before ``clip_norm``; ``None``: no clipping.
         max_nonfinite: stop training after this many updates in a row were skipped because of a NaN or infinity.
             The default exceeds the 16 halvings by which fp16's first loss scale, 2**16, can fall to 1.

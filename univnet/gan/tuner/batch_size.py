@@ -36,21 +36,21 @@ class BatchSizeOptions:
     """How to look for the batch size.
 
     Args:
-        mode: "power" doubles the size until it does not fit into memory; "binsearch" then also searches between the
-            last two sizes; "throughput" doubles it, too, and chooses the smallest size that reaches 98 % of the most
-            examples per second.
-        steps_per_trial: least number of full micro-batches in a trial, which goes on until every player has updated
-            its weights. Also the number of batches from each validation loader.
+        mode: how the size is looked for; "power" doubles it until it does not fit into memory, "binsearch" then also
+            searches between the last two sizes, "throughput" doubles it, too, and chooses the smallest size that
+            reaches 98 % of the most examples per second.
+        steps_per_trial: least number of full micro-batches in a trial; it goes on until every player has updated its
+            weights. Also the number of batches from each validation loader.
         init_val: the first size to try; if it does not fit, it is halved, down to 1.
         max_trials: the largest number of sizes to try; with 0, ``init_val`` is set without a trial.
-        margin: share of the largest size that fitted to keep free: the size found is at most
+        margin: share of the largest size that fitted to keep free; the size found is at most
             floor((1 − margin) · largest), and at least 1.
         max_val: the largest size to try. A size above a rank's training examples in an epoch is never tried.
         target_batch: examples of one update, over all ranks. The search then also finds K, the micro-batches to
             accumulate, and lowers the size (by less than half) if K micro-batches then come closer to the target.
-        memory_budget: main memory for each training process with its loader workers, for training on the CPU, such as
-            3GiB or 500MB, or a number of bytes. Default: what the process uses already, plus 90 % of what the machine
-            or cgroup has free, divided by the number of ranks.
+        memory_budget: main memory of a training process, such as 3GiB, default: 90 % of what is free; or 500MB, or
+            a number of bytes. It is for training on the CPU, and counts the loader workers, too. The default is what
+            the process uses already, plus 90 % of what the machine or cgroup has free, divided by the number of ranks.
 
     Raises:
         ValueError: if options are out of range; it names all of them.

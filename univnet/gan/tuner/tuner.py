@@ -29,28 +29,29 @@ class LRFindOptions:
     """How to test a range of learning rates.
 
     Args:
-        optimizer: whose rate is swept: "generator", "discriminator", "both" one after the other (the second with the
+        optimizer: whose rate is swept; "generator", "discriminator", "both" one after the other (the second with the
             first at the rate just found), "joint" for both together at a fixed ratio, or "grid" for every pair of a few
             rates.
         min_lr: the first learning rate.
         max_lr: the last learning rate.
         num_training: updates of the swept player, one at each rate; in a grid, updates at each pair of rates.
-        mode: equal ratios ("exponential") or differences ("linear") between the rates.
+        mode: how the rates are spaced; "exponential": equal ratios, "linear": equal differences.
         early_stop_threshold: end when the smoothed loss is this many times the lowest; ``None`` (null in YAML): do not.
-        monitor: the logged term to watch, such as generator/adversarial, or a mapping with one for each player. If
-            two players are swept, a single term is for the player whose name it begins with. Default: the module's
-            ``watched``, for a UnivNet generator/stft and discriminator/loss.
+        monitor: the logged term to watch, default: the module's own; such as generator/adversarial, or a mapping with
+            one for each player. If two players are swept, a single term is for the player whose name it begins with.
+            The module's own are ``watched``, for a UnivNet generator/stft and discriminator/loss.
         rates: the learning rates to test, instead of ``min_lr`` to ``max_lr``.
-        ratio: the discriminator's rate over the generator's in a joint test; default: as configured.
+        ratio: the discriminator's rate over the generator's in a joint test, default: as configured.
         repeats: number of tests, from the same weights with other random numbers; the curve is their mean.
-        smoothing: weight of a neighbour in the smoothed curve, to the power of its distance in points; 0 to below 1.
-        collapse: when the discriminator counts as collapsed, which ends its test. Default: the module's
-            ``collapse_rule``, if it has one, because that is a matter of its loss.
-        validation_batches: watch the loss on this many validation batches after each update, not the training loss.
-        metric: watch this after each update, lower is better, in place of a loss that does not tell how good the
-            generator is: a function ``(module, batch) -> scalar``, or what validation_step logs, such as val/fid. It is
-            the mean over ``validation_batches`` batches (default 4), for a function of training if there are no others.
-        suggest: the method that chooses the rates from the curves.
+        smoothing: weight of a neighbour in the smoothed curve, 0 to below 1; to the power of its distance in points.
+        collapse: when the discriminator counts as collapsed, default: the module's own rule; that ends its test. The
+            module's is ``collapse_rule``, if it has one, because that is a matter of its loss.
+        validation_batches: validation batches whose loss is watched after each update; 0: the training loss is watched.
+        metric: what to watch after each update in place of a loss, lower is better. It is for losses that do not tell
+            how good the generator is: a function ``(module, batch) -> scalar``, or what validation_step logs, such as
+            val/fid. It is the mean over ``validation_batches`` batches (default 4), for a function of training if
+            there are no others.
+        suggest: how rates are chosen from curves.
         grid_size: number of rates of each player in a grid.
 
     Raises:
