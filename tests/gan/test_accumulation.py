@@ -180,5 +180,9 @@ def test_max_steps_and_checkpoints_count_generator_updates(
 def test_settings_report_every_mistake_at_once() -> None:
     with pytest.raises(ValueError, match=r"accumulate.*clip_norm.*clip_value.*max_nonfinite"):
         Updates(accumulate=0, clip_norm=-1.0, clip_value=0.0, max_nonfinite=0)
-    with pytest.raises(ValueError, match="accumulate"):
-        Updates(accumulate={-1: 2})
+
+
+@pytest.mark.parametrize("schedule", [{-1: 2}, {1: 2, -3: 4}, {0: 2, "2": 1}, {1: 0, 3: 4}, {0: 2, 2: "2"}, {0: 1.5}])
+def test_a_schedule_has_whole_epochs_and_numbers(schedule: Any) -> None:
+    with pytest.raises(ValueError, match=r"accumulate must be a whole number ≥ 1, or \{epoch ≥ 0: number ≥ 1\}"):
+        Updates(accumulate=schedule)
