@@ -6,9 +6,9 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, GradientAccumulationScheduler
-from support.toy import ToyGAN, by_hand, quiet_trainer, toy_data, toy_loader, weights
+from support.toy import Stream, ToyGAN, by_hand, quiet_trainer, toy_loader, weights
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
 from univnet.gan import GANModule, Updates
 
@@ -113,13 +113,6 @@ def test_epoch_schedule_makes_as_many_updates_as_lightnings_scheduler(schedule: 
     if 8 in schedule:
         assert ours.steps == [2] * 4 + [3] * 4 + [10] * 4
     assert schedule == asked
-
-
-class Stream(IterableDataset):
-    """A loader whose length nobody knows."""
-
-    def __iter__(self) -> Any:
-        return iter(toy_data())
 
 
 def test_unknown_length_closes_the_last_window(tmp_path: Any) -> None:
