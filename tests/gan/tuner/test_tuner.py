@@ -139,7 +139,7 @@ def test_the_rate_found_is_set_by_any_name_and_trained_at(
     attribute: bool, hyperparameter: bool, kind: Any, tmp_path: Path
 ) -> None:
     model, trainer, loader = Named(attribute, hyperparameter, kind), quiet_trainer(tmp_path), toy_loader(640, 64)
-    options: dict[str, Any] = {"attr_name": "fancy_lr", "min_lr": 1e-5, "num_training": 40, "monitor": "generator/l2"}
+    options: dict[str, Any] = {"attr_name": "fancy_lr", "min_lr": 1e-5, "num_training": 60, "monitor": "generator/l2"}
     found = Tuner(trainer).lr_find(model, loader, **options)
     assert found.suggestion() not in (None, 1e-3)
     places = [vars(model).get("fancy_lr")] * attribute + [model.hparams.get("fancy_lr")] * hyperparameter
