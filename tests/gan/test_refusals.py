@@ -150,14 +150,15 @@ def test_a_hook_that_is_never_called_is_told(tmp_path: Path, hook: str) -> None:
         quiet_trainer(tmp_path).fit(type("Hooked", (ToyGAN,), {hook: never})(), toy_loader(4))
 
 
-def test_hooks_that_are_called_say_nothing_and_run_once_per_update(tmp_path: Path, recwarn: Any) -> None:
+def test_a_hook_that_is_called_runs_once_per_update_after_clipping(tmp_path: Path, recwarn: Any) -> None:
     seen: list[Any] = []
 
     class Looking(ToyGAN):
         def on_before_optimizer_step(self, optimizer: Any) -> None:
             seen.append(optimizer)
+            assert torch.nn.utils.get_total_norm([p.grad for p in optimizer.param_groups[0]["params"]]) < 1.001e-3
 
     trainer = quiet_trainer(tmp_path)
-    trainer.fit(Looking(Updates(2)), toy_loader(16))
+    trainer.fit(Looking(Updates(2, clip_norm=1e-3), Updates(clip_norm=1e-3)), toy_loader(16))
     assert [seen.count(optimizer) for optimizer in trainer.optimizers] == [2, 4]
     assert not [str(each.message) for each in recwarn if "never called" in str(each.message)]
