@@ -6,9 +6,9 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, GradientAccumulationScheduler
-from support.toy import ToyGAN, by_hand, quiet_trainer, toy_data, toy_loader, weights
+from support.toy import Stream, ToyGAN, by_hand, quiet_trainer, toy_loader, weights
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
 from univnet.gan import GANModule, Updates
 
@@ -115,13 +115,6 @@ def test_epoch_schedule_makes_as_many_updates_as_lightnings_scheduler(schedule: 
     assert schedule == asked
 
 
-class Stream(IterableDataset):
-    """A loader whose length nobody knows."""
-
-    def __iter__(self) -> Any:
-        return iter(toy_data())
-
-
 def test_unknown_length_closes_the_last_window(tmp_path: Any) -> None:
     known, unknown = (ToyGAN(Updates(3), Updates(4)) for _ in range(2))
     quiet_trainer(tmp_path, max_epochs=2).fit(known, toy_loader())
@@ -180,5 +173,9 @@ def test_max_steps_and_checkpoints_count_generator_updates(
 def test_settings_report_every_mistake_at_once() -> None:
     with pytest.raises(ValueError, match=r"accumulate.*clip_norm.*clip_value.*max_nonfinite"):
         Updates(accumulate=0, clip_norm=-1.0, clip_value=0.0, max_nonfinite=0)
-    with pytest.raises(ValueError, match="accumulate"):
-        Updates(accumulate={-1: 2})
+
+
+@pytest.mark.parametrize("schedule", [{-1: 2}, {1: 2, -3: 4}, {0: 2, "2": 1}, {1: 0, 3: 4}, {0: 2, 2: "2"}, {0: 1.5}])
+def test_a_schedule_has_whole_epochs_and_numbers(schedule: Any) -> None:
+    with pytest.raises(ValueError, match=r"accumulate must be a whole number ≥ 1, or \{epoch ≥ 0: number ≥ 1\}"):
+        Updates(accumulate=schedule)

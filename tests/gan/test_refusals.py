@@ -13,7 +13,7 @@ from lightning.pytorch.tuner import Tuner as LightningTuner
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from support.toy import ToyGAN, quiet_trainer, toy_loader
 
-from univnet.gan import Tuner
+from univnet.gan import Tuner, Updates
 
 
 class OwnAverage(lightning_callbacks.WeightAveraging):
@@ -128,3 +128,37 @@ def test_a_schedule_that_ends_before_the_run_is_told(tmp_path: Path, which: int,
     with pytest.raises(MisconfigurationException, match=told):
         trainer.fit(ToyGAN(schedulers=one_cycle), toy_loader())
     assert trainer.global_step == (0 if which == 0 else 4)
+
+
+def test_an_optimizer_that_computes_the_loss_itself_is_refused(tmp_path: Path) -> None:
+    class Newton(ToyGAN):
+        def configure_optimizers(self) -> Any:
+            return [torch.optim.LBFGS(self.generator.parameters()), super().configure_optimizers()[1]]
+
+    with pytest.raises(ValueError, match="generator: LBFGS computes the loss again within a step"):
+        quiet_trainer(tmp_path).fit(Newton(), toy_loader())
+
+
+@pytest.mark.parametrize(
+    "hook", ["optimizer_step", "optimizer_zero_grad", "on_before_zero_grad", "configure_gradient_clipping"]
+)
+def test_a_hook_that_is_never_called_is_told(tmp_path: Path, hook: str) -> None:
+    def never(*_: Any, **__: Any) -> None:
+        pytest.fail(f"{hook} is called, so nothing is to be told")
+
+    with pytest.warns(UserWarning, match=rf"Hooked\.{hook} is never called: "):
+        quiet_trainer(tmp_path).fit(type("Hooked", (ToyGAN,), {hook: never})(), toy_loader(4))
+
+
+def test_a_hook_that_is_called_runs_once_per_update_after_clipping(tmp_path: Path, recwarn: Any) -> None:
+    seen: list[Any] = []
+
+    class Looking(ToyGAN):
+        def on_before_optimizer_step(self, optimizer: Any) -> None:
+            seen.append(optimizer)
+            assert torch.nn.utils.get_total_norm([p.grad for p in optimizer.param_groups[0]["params"]]) < 1.001e-3
+
+    trainer = quiet_trainer(tmp_path)
+    trainer.fit(Looking(Updates(2, clip_norm=1e-3), Updates(clip_norm=1e-3)), toy_loader(16))
+    assert [seen.count(optimizer) for optimizer in trainer.optimizers] == [2, 4]
+    assert not [str(each.message) for each in recwarn if "never called" in str(each.message)]

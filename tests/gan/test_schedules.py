@@ -7,7 +7,15 @@ import pytest
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from support.toy import ToyGAN, quiet_trainer, toy_loader
-from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LinearLR, ReduceLROnPlateau, SequentialLR, StepLR
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    ExponentialLR,
+    LinearLR,
+    OneCycleLR,
+    ReduceLROnPlateau,
+    SequentialLR,
+    StepLR,
+)
 
 from univnet.gan import Updates
 
@@ -160,6 +168,7 @@ def test_a_monitor_may_stand_beside_the_scheduler_as_lightning_has_it(tmp_path: 
     [
         ({"interval": "steps"}, "interval must be 'step' or 'epoch', got 'steps'"),
         ({"intervall": "step"}, r"unknown settings \['intervall'\]"),
+        ({"reduce_on_plateau": True}, "StepLR needs a 'monitor'"),
     ],
 )
 def test_what_lightning_refuses_for_one_optimizer_is_refused(settings: dict, message: str, tmp_path: Any) -> None:
@@ -171,9 +180,102 @@ def test_what_lightning_refuses_for_one_optimizer_is_refused(settings: dict, mes
         quiet_trainer(tmp_path).fit(ToyGAN(schedulers=schedulers), toy_loader())
 
 
-def test_a_plateau_without_a_monitor_is_refused(tmp_path: Any) -> None:
-    def schedulers(generator: Any, discriminator: Any) -> Any:
-        return [generator, discriminator], [ReduceLROnPlateau(generator)]
+class Stateless:
+    def __init__(self, optimizer: Any) -> None:
+        self.optimizer = optimizer
 
-    with pytest.raises(MisconfigurationException, match="ReduceLROnPlateau needs a 'monitor'"):
-        quiet_trainer(tmp_path).fit(ToyGAN(schedulers=schedulers), toy_loader())
+
+ANOTHER = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.1)
+REFUSED: dict[str, Any] = {
+    "ReduceLROnPlateau needs a 'monitor'": lambda g, d: ([g, d], [ReduceLROnPlateau(g)]),
+    "ReduceLROnPlateau needs a 'monitor',": lambda g, d: ([g, d], [{"scheduler": ReduceLROnPlateau(g)}]),
+    "a scheduler's settings are without a 'scheduler'": lambda g, d: (
+        {"optimizer": g, "lr_scheduler": {}},
+        {"optimizer": d},
+    ),
+    "ToyGAN.configure_optimizers returned None": lambda g, d: None,
+    "attached with an optimizer that wasn't returned": lambda g, d: ([g, d], [StepLR(ANOTHER, 1)]),
+    "Unknown configuration": lambda g, d: 1,
+    "Unknown configuration ": lambda g, d: [{"optimizer": g}, d],
+    "`Stateless` is invalid": lambda g, d: ([g, d], [Stateless(g)]),
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_cannot_be_stepped_is_refused(message: str, tmp_path: Any) -> None:
+    with pytest.raises((MisconfigurationException, TypeError), match=message.rstrip()):
+        quiet_trainer(tmp_path).fit(ToyGAN(schedulers=REFUSED[message]), toy_loader())
+
+
+FORMS: list[Any] = [
+    lambda g, d: ([g, d], StepLR(g, 1)),
+    lambda g, d: ([g, d], [{"scheduler": StepLR(g, 1)}]),
+    lambda g, d: ({"optimizer": g, "lr_scheduler": StepLR(g, 1)}, {"optimizer": d}),
+    lambda g, d: [{"optimizer": g, "lr_scheduler": {"scheduler": StepLR(g, 1)}}, {"optimizer": d}],
+]
+
+
+@pytest.mark.parametrize("form", [*FORMS, lambda g, d: (g, d), lambda g, d: [g, d]])
+def test_every_form_and_one_step_an_epoch_however_seldom_it_validates(form: Any, tmp_path: Any) -> None:
+    gan = Rates(lr=(1.0, 1.0), schedulers=form)
+    options = {"max_epochs": 3, "limit_train_batches": 1, "check_val_every_n_epoch": 2}
+    quiet_trainer(tmp_path, **options).fit(gan, toy_loader(), toy_loader(4))
+    falls = form in FORMS
+    assert [rate for rate, _ in gan.rates] == pytest.approx([1.0, 0.1, 0.01] if falls else [1.0] * 3)
+    assert [rate for _, rate in gan.rates] == [1.0] * 3
+
+
+class Own:
+    """A scheduler of no kind that torch or Lightning knows."""
+
+    def __init__(self, optimizer: Any) -> None:
+        self.optimizer, self.told = optimizer, list[Any]()
+
+    def step(self, value: Any) -> None:
+        self.told.append(value)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def test_a_scheduler_of_ones_own_is_told_the_metric_or_stepped_by_the_hook(tmp_path: Any) -> None:
+    class Hooked(Rates):
+        def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+            scheduler.step((self.current_epoch, metric))
+
+    def schedulers(generator: Any, discriminator: Any) -> Any:
+        plateau = {"scheduler": Own(generator), "reduce_on_plateau": True, "monitor": "val/flat"}
+        return [generator, discriminator], [plateau, {"scheduler": Own(discriminator), "interval": "step"}]
+
+    for kind, expected in ((Rates, [1.0, 1.0]), (Hooked, [(0, 1.0), (1, 1.0)])):
+        gan = kind(schedulers=schedulers)
+        trainer = quiet_trainer(tmp_path, max_epochs=2, limit_train_batches=2)
+        if kind is Rates:
+            gan.schedules.held.add("discriminator")  # Lightning's own hook has nothing to tell it
+        trainer.fit(gan, toy_loader(), toy_loader(4))
+        watching, counting = gan.lr_schedulers()
+        assert [watching, counting] == [config.scheduler for config in trainer.lr_scheduler_configs]
+        assert watching.told == expected
+    assert counting.told == [(0, None)] * 2 + [(1, None)] * 2
+
+
+def test_what_lightning_warns_of_is_warned_of(tmp_path: Any) -> None:
+    def one_cycle(generator: Any, discriminator: Any) -> Any:
+        return {"optimizer": generator, "foo": 1}, {"optimizer": discriminator, "lr_scheduler": cycle(discriminator)}
+
+    def lenient(generator: Any, discriminator: Any) -> Any:
+        watching = {"scheduler": ReduceLROnPlateau(generator), "monitor": "giraffe", "strict": False}
+        return [generator, discriminator], [watching]
+
+    cycle = partial(OneCycleLR, max_lr=0.1, total_steps=3)
+    with (
+        pytest.warns(UserWarning, match="OneCycleLR is stepped once per epoch"),
+        pytest.warns(match="unsupported keys"),
+    ):
+        quiet_trainer(tmp_path).fit(ToyGAN(schedulers=one_cycle), toy_loader(4))
+    gan = Rates(schedulers=lenient)
+    with pytest.warns(UserWarning, match="monitor 'giraffe' is not logged"):
+        quiet_trainer(tmp_path).fit(gan, toy_loader(4))
+    assert gan.optimizers()[0].param_groups[0]["lr"] == 1e-2

@@ -1,11 +1,12 @@
 """The smallest real GANs, in float64, on which the techniques are proved."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import lightning as L
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from univnet.gan import GANModule, SharedForward, Updates
 
@@ -89,6 +90,16 @@ def toy_data(examples: int = 40, dtype: torch.dtype = torch.float64) -> TensorDa
     x = torch.randn(examples, 3, generator=generator, dtype=dtype)
     y = torch.stack([x[:, 0] * x[:, 1], x[:, 2].sin()], 1)
     return TensorDataset(x, y)
+
+
+class Stream(IterableDataset):
+    """The same examples, of which nobody knows the number."""
+
+    def __init__(self, examples: int = 40) -> None:
+        self.examples = examples
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(toy_data(self.examples))
 
 
 def toy_loader(examples: int = 40, batch_size: int = 4, dtype: torch.dtype = torch.float64) -> DataLoader:

@@ -17,7 +17,6 @@ HIDDEN_MESSAGES = (
     "LeafSpec",  # torch's and Lightning's own affair
     "args parameter is intended to run from within Python",  # univnet.cli takes the verb off first
     "Checkpoint directory .* exists and is not empty",  # a run resumed goes on in its folder
-    "no pre-optimization state was saved",  # the state after the update is the one wanted
     "smaller than the logging interval",  # that counts micro-batches of an epoch; here updates of the run count
     "does not have many workers",  # data.num_workers is the user's choice
     "callbacks used to create the checkpoint need to be provided",  # one's own options have changed since

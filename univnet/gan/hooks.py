@@ -12,10 +12,11 @@ from torch.optim import Optimizer
 
 from univnet.gan.endurance.checkpoint_io import WholeCheckpointIO
 from univnet.gan.endurance.kept import Kept
+from univnet.gan.endurance.saving import save_as_for_one_player
 from univnet.gan.lightning_internals import attached_trainer, ddp_options, log_at_updates
 from univnet.gan.play.all_reduce import OwnGradients
 from univnet.gan.play.owners import optimizers_of
-from univnet.gan.refusals import refuse_one_optimizer_techniques, strategy_mistake
+from univnet.gan.refusals import refuse_one_optimizer_techniques, strategy_mistake, warn_of_idle_hooks
 from univnet.gan.resume import Position, Progress, capture, check_complete, check_optimizers, replay, restore
 from univnet.gan.rng import set_apart
 from univnet.gan.schedules import Schedules
@@ -106,6 +107,9 @@ class Hooks(LightningModule):
         if type(strategy.checkpoint_io) is TorchCheckpointIO:  # the user has chosen no other
             strategy.checkpoint_io = WholeCheckpointIO()
         log_at_updates(self.trainer)
+        save_as_for_one_player(self.trainer)
+        if stage == "fit":
+            warn_of_idle_hooks(self)
         if stage == "fit" and vars(self).get("configure_optimizers") != self._noted_optimizers:
             self._their_optimizers = vars(self).get("configure_optimizers")
             self.configure_optimizers = self._noted_optimizers  # type: ignore[method-assign]
@@ -115,7 +119,12 @@ class Hooks(LightningModule):
         del self.configure_optimizers
         if self._their_optimizers is not None:
             self.configure_optimizers = self._their_optimizers  # type: ignore[method-assign]
-        return self.schedules.note(self.configure_optimizers())
+        configured = self.configure_optimizers()
+        if configured is None:
+            raise MisconfigurationException(
+                f"{type(self).__name__}.configure_optimizers returned None: return optimizers"
+            )
+        return self.schedules.note(configured)
 
     def on_fit_start(self) -> None:
         """Tell the players' optimizers apart, before a checkpoint's states are loaded into them.

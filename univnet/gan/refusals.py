@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import (
     BatchSizeFinder,
     GradientAccumulationScheduler,
@@ -11,7 +11,9 @@ from lightning.pytorch.callbacks import (
     WeightAveraging,
 )
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from univnet.gan.lightning_internals import ddp_options, drop_searches
 
@@ -25,6 +27,14 @@ _CALLBACKS = {
     WeightAveraging: _EMA,
     LearningRateFinder: "use the verb find-lr, or univnet.gan.Tuner(trainer).lr_find(model)",
     BatchSizeFinder: "use the verb find-batch-size, or univnet.gan.Tuner(trainer).scale_batch_size(model)",
+}
+
+# Hooks of a module that Lightning calls for one optimizer alone, and what decides in their place.
+_IDLE_HOOKS = {
+    "optimizer_step": "the training step makes each player's updates",
+    "optimizer_zero_grad": "a window's gradients are cleared when it closes",
+    "on_before_zero_grad": "a window's gradients are cleared when it closes",
+    "configure_gradient_clipping": "set clip_norm or clip_value of each player's Updates, or a NormLimit of your own",
 }
 
 
@@ -74,3 +84,10 @@ def strategy_mistake(strategy: Strategy) -> str | None:
     if isinstance(strategy, SingleDeviceStrategy):
         return None
     return f"{type(strategy).__name__} cannot train two players: use strategy=auto or strategy=ddp"
+
+
+def warn_of_idle_hooks(module: LightningModule) -> None:
+    """Warn of each hook that ``module`` defines although nothing calls it."""
+    for hook, instead in _IDLE_HOOKS.items():
+        if is_overridden(hook, module):
+            rank_zero_warn(f"{type(module).__name__}.{hook} is never called: {instead}")

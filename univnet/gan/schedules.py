@@ -4,12 +4,13 @@ import logging
 import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.types import LRSchedulerConfig
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
 from univnet.gan.updates import Player
 
@@ -17,6 +18,14 @@ log = logging.getLogger(__name__)
 
 _KEYS = {field.name for field in fields(LRSchedulerConfig)}
 _DROPPED = ("monitor", "strict", "reduce_on_plateau")  # Lightning drops them under manual optimization, and warns
+
+
+class _Watch(NamedTuple):
+    """What a scheduler watches, and whether its ``step`` wants to be told."""
+
+    monitor: str | None = None
+    strict: bool = True
+    plateau: bool = False
 
 
 class Schedules:
@@ -29,14 +38,16 @@ class Schedules:
         seen: the last value of each watched metric. Checkpoints hold it, because a resumed run has logged nothing yet.
         validated: whether this run has validated, so that the names that validation logs are known.
         held: the names of players whose schedulers are paused, because something else sets their rate.
+        patient: whether a metric that is not logged is waited for, because nothing is validated at present.
     """
 
     def __init__(self, players: Mapping[str, Player]) -> None:
         self._players = players
-        self._watched: weakref.WeakKeyDictionary[Any, tuple[str | None, bool]] = weakref.WeakKeyDictionary()
+        self._watched: weakref.WeakKeyDictionary[Any, _Watch] = weakref.WeakKeyDictionary()
         self.seen: dict[str, float] = {}
         self.validated = False
         self.held: set[str] = set()
+        self.patient = False
 
     def note(self, configured: Any) -> Any:
         """Note which metric each scheduler in ``configure_optimizers``' result watches.
@@ -59,18 +70,20 @@ class Schedules:
             return configured
         if isinstance(configured, (list, tuple)):
             return type(configured)(map(self.note, configured))
-        if isinstance(configured, ReduceLROnPlateau):
+        if isinstance(configured, ReduceLROnPlateau | OneCycleLR):
             _check({"scheduler": configured})
         return configured
 
     def _watch(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         _check(settings)
-        self._watched[settings["scheduler"]] = settings.get("monitor"), settings.get("strict", True)
+        self._watched[settings["scheduler"]] = _Watch(
+            settings.get("monitor"), settings.get("strict", True), _is_plateau(settings)
+        )
         return {key: value for key, value in settings.items() if key not in _DROPPED}
 
     def see(self, trainer: Trainer) -> None:
         """Note the present values of the watched metrics."""
-        names = {name for name, _ in self._watched.values() if name is not None}
+        names = {each.monitor for each in self._watched.values() if each.monitor is not None}
         if names:
             own = {name: value for player in self._players.values() for name, value in player.metrics().items()}
             metrics = {**trainer.callback_metrics, **own}
@@ -101,9 +114,9 @@ class Schedules:
                     self._step(trainer, config)
 
     def after_epoch(self, trainer: Trainer, plateau: bool) -> None:
-        """Step the schedulers that are due at this epoch's end: every ``ReduceLROnPlateau``, or all others."""
+        """Step the schedulers that are due at this epoch's end: all that want a metric, or all others."""
         for config in self._due(trainer, "epoch", trainer.current_epoch + 1):
-            if isinstance(config.scheduler, ReduceLROnPlateau) == plateau:
+            if self._watch_of(config).plateau == plateau:
                 self._step(trainer, config)
 
     def _due(self, trainer: Trainer, interval: str, count: int) -> list[LRSchedulerConfig]:
@@ -118,7 +131,8 @@ class Schedules:
 
     def _step(self, trainer: Trainer, config: LRSchedulerConfig) -> None:
         step = trainer.lightning_module.lr_scheduler_step
-        if not isinstance(config.scheduler, ReduceLROnPlateau):
+        name, strict, plateau = self._watch_of(config)
+        if not plateau:
             try:
                 step(config.scheduler, None)
             except ValueError as error:
@@ -128,16 +142,20 @@ class Schedules:
                 ) from error
             return
         self.see(trainer)
-        name, strict = self._watched.get(config.scheduler, (None, True))
+        kind = type(config.scheduler).__name__
         if name is not None and name in self.seen:
             step(config.scheduler, self.seen[name])
-        elif strict and (self.validated or not trainer.enable_validation):
-            logged = ", ".join(sorted(trainer.callback_metrics))
-            raise MisconfigurationException(
-                f"ReduceLROnPlateau's monitor {name!r} is not logged; name one of the logged metrics: {logged}"
-            )
+        elif self.patient or (trainer.enable_validation and not self.validated):
+            log.debug("%s waits for its monitor %r", kind, name)
         else:
-            log.debug("ReduceLROnPlateau waits for its monitor %r", name)
+            told = f"{kind}'s monitor {name!r} is not logged; name one of the logged metrics: "
+            told += ", ".join(sorted(trainer.callback_metrics))
+            if strict:
+                raise MisconfigurationException(told)
+            rank_zero_warn(told)
+
+    def _watch_of(self, config: LRSchedulerConfig) -> _Watch:
+        return self._watched.get(config.scheduler, _Watch())
 
 
 def _check(settings: Mapping[str, Any]) -> None:
@@ -150,10 +168,18 @@ def _check(settings: Mapping[str, Any]) -> None:
         raise MisconfigurationException(
             f"configure_optimizers: a scheduler's interval must be 'step' or 'epoch', got {interval!r}"
         )
-    if isinstance(settings["scheduler"], ReduceLROnPlateau) and settings.get("monitor") is None:
-        raise MisconfigurationException(
-            "configure_optimizers: ReduceLROnPlateau needs a 'monitor', the name of a logged metric"
-        )
+    if "scheduler" not in settings:
+        raise MisconfigurationException("configure_optimizers: a scheduler's settings are without a 'scheduler'")
+    kind = type(settings["scheduler"]).__name__
+    if _is_plateau(settings) and settings.get("monitor") is None:
+        raise MisconfigurationException(f"configure_optimizers: {kind} needs a 'monitor', the name of a logged metric")
+    if isinstance(settings["scheduler"], OneCycleLR) and settings.get("interval", "epoch") == "epoch":
+        rank_zero_warn(f"configure_optimizers: {kind} is stepped once per epoch; 'interval': 'step' is once per update")
+
+
+def _is_plateau(settings: Mapping[str, Any]) -> bool:
+    """Whether the scheduler's ``step`` wants the watched metric."""
+    return bool(settings.get("reduce_on_plateau", isinstance(settings["scheduler"], ReduceLROnPlateau)))
 
 
 def _of(player: Player, config: LRSchedulerConfig) -> bool:

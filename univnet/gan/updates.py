@@ -5,6 +5,7 @@ A window closes after K micro-batches or at the epoch's last one.
 """
 
 import copy
+import inspect
 import logging
 import math
 import sys
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 
 __all__ = ["NonFiniteError", "Player", "Updates", "frozen", "mean_over_ranks", "requiring_grad"]
 
+_OPTIONAL = inspect.Parameter("closure", inspect.Parameter.KEYWORD_ONLY, default=None)
 _EXPLODED = 1e3  # a warning is logged when the norm of the weights has grown by this factor
 
 
@@ -87,7 +89,8 @@ class Player:
         changes only when its own player's window closes.
 
         Raises:
-            ValueError: a learning rate of the optimizers is negative, infinite or NaN.
+            ValueError: a learning rate of the optimizers is negative, infinite or NaN, or one of them, such as
+                ``LBFGS``, wants to compute the loss itself.
         """
         self.optimizers = (optimizers,) if isinstance(optimizers, Optimizer) else tuple(optimizers)
         rates = [float(group["lr"]) for group in self.groups if "lr" in group]
@@ -95,6 +98,12 @@ class Player:
             raise ValueError(
                 f"{self.name}: the learning rate of its optimizer must be a finite number, not negative; got {wrong[0]}"
             )
+        for each in self.optimizers:
+            if inspect.signature(each.step).parameters.get("closure", _OPTIONAL).default is inspect.Parameter.empty:
+                raise ValueError(
+                    f"{self.name}: {type(each).__name__} computes the loss again within a step, and an update here has "
+                    "the gradient of a window of micro-batches alone: use an optimizer whose step needs no closure"
+                )
         self.scaler = copy.deepcopy(scaler)
         self._norm_at_start = float(get_total_norm(self.parameters))
 

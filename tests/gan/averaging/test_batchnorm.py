@@ -7,9 +7,10 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 from support.state import assert_equal_leaves
-from support.toy import ToyGAN, quiet_trainer, toy_data, toy_loader
+from support.toy import Stream, ToyGAN, quiet_trainer, toy_data, toy_loader
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
+from torch.utils.data import DataLoader
 
 from univnet.data import ResumableDataLoader
 from univnet.gan import ExponentialMovingAverage, StochasticWeightAveraging, Updates
@@ -41,6 +42,17 @@ def test_batch_norm_is_estimated_anew(player: str, tmp_path: Path) -> None:
     for name, value in swa.averaged.items():
         assert torch.allclose(value.double(), estimated[name].double(), rtol=1e-10), name
     assert not torch.allclose(swa.averaged["1.running_var"], getattr(gan, player)[1].running_var)
+
+
+def test_a_stream_of_examples_and_a_run_of_steps_are_averaged_the_same(tmp_path: Path) -> None:
+    averages = []
+    for loader in (toy_loader(), DataLoader(Stream(), batch_size=4)):
+        torch.manual_seed(0)
+        swa = StochasticWeightAveraging(0.05, swa_epoch_start=2)
+        quiet_trainer(tmp_path, max_epochs=-1, max_steps=14, callbacks=[swa]).fit(Normed(), loader)
+        assert swa.n_averaged == 3  # after the updates 8, 12 and 14
+        averages.append(swa.averaged)
+    assert_equal_leaves(*averages)
 
 
 def test_estimation_changes_nothing_of_training(tmp_path: Path) -> None:

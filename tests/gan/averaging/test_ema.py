@@ -40,6 +40,53 @@ def test_ema_is_lightnings(every: int, start: int, epoch: int | None, tmp_path: 
         assert torch.allclose(ours.averaged[name], value, rtol=1e-12, atol=0)
 
 
+class TheirRule(ExponentialMovingAverage):
+    """Averages after Lightning's updates: the first, and each n-th after it."""
+
+    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
+        return step_idx is not None and step_idx % self.update_every_n_steps == 0
+
+
+@pytest.mark.parametrize(("every", "start"), [(1, 0), (1, 7), (3, 0), (5, 10), (3, 4)])
+def test_the_nth_update_is_averaged_where_lightning_averages_the_one_after_it(every: int, start: int) -> None:
+    lightnings = pytest.importorskip("lightning.pytorch.callbacks.weight_averaging")
+    settings = {"update_every_n_steps": every, "update_starting_at_step": start}
+    ours, theirs = ExponentialMovingAverage(**settings), lightnings.EMAWeightAveraging(**settings)
+    updates = range(1, 31)
+    assert [n for n in updates if ours.should_update(n - 1)] == [*range(start + every, 31, every)]
+    first = start + 1 + -start % every
+    assert [n for n in updates if theirs.should_update(n - 1)] == [*range(first, 31, every)]
+
+
+def test_ema_by_lightnings_rule_is_lightnings(tmp_path: Path) -> None:
+    lightnings = pytest.importorskip("lightning.pytorch.callbacks.weight_averaging")
+    settings: dict[str, Any] = {"decay": 0.9, "update_every_n_steps": 3}
+    theirs, ours = OnePlayer(), TheirRule(**settings)
+    callback = lightnings.EMAWeightAveraging(**settings)
+    quiet_trainer(tmp_path, max_epochs=2, callbacks=[callback]).fit(theirs, toy_loader())
+    trained(tmp_path, ours, Alone(), max_epochs=2)
+    for name, value in theirs.generator.state_dict().items():
+        assert torch.allclose(ours.averaged[name], value, rtol=1e-12, atol=0)
+
+
+def test_networks_made_in_configure_model_are_averaged(tmp_path: Path) -> None:
+    class Late(Alone):
+        def __init__(self) -> None:
+            super().__init__()
+            self.generator = None
+
+        def configure_model(self) -> None:
+            if self.generator is None:
+                self.generator = ToyGAN().generator
+
+    averages = []
+    for gan in (Late(), Alone()):
+        ema = ExponentialMovingAverage(0.9)
+        trained(tmp_path, ema, gan, max_epochs=1)
+        averages.append(ema.averaged)
+    assert_equal_leaves(*averages)
+
+
 def test_a_rule_of_ones_own_is_asked_as_lightnings_is(tmp_path: Path) -> None:
     lightnings = pytest.importorskip("lightning.pytorch.callbacks.weight_averaging")
     asked: dict[str, list[Any]] = {"theirs": [], "ours": []}

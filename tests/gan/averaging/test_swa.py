@@ -95,6 +95,21 @@ def test_the_rate_anneals_as_swalrs(unit: str, strategy: Any, length: int, tmp_p
     assert {rate for _, rate in watch.rates} == {2e-2}
 
 
+def test_each_group_anneals_to_its_own_rate(tmp_path: Path) -> None:
+    class Groups(ToyGAN):
+        def configure_optimizers(self) -> Any:
+            groups = [{"params": self.generator[0].parameters()}, {"params": self.generator[2].parameters(), "lr": 0.2}]
+            return [torch.optim.SGD(groups, 0.1), torch.optim.SGD(self.discriminator.parameters(), 0.1)]
+
+    class Rates(Watch):
+        def on_train_batch_start(self, trainer: Any, *args: Any) -> None:
+            self.rates.append(tuple(group["lr"] for group in trainer.optimizers[0].param_groups))
+
+    rates, swa = Rates(), StochasticWeightAveraging([0.123, 0.321], swa_epoch_start=1, annealing_epochs=2)
+    trained(tmp_path, [swa, rates], Groups(), max_epochs=3)
+    assert rates.rates[::10] == [(0.1, 0.2), pytest.approx((0.1115, 0.2605)), pytest.approx((0.123, 0.321))]
+
+
 def test_only_the_players_schedulers_are_held(tmp_path: Path) -> None:
     def schedules(generator: Any, discriminator: Any) -> Any:
         def step(optimizer: Any) -> Any:

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
-from support.toy import ToyGAN, quiet_trainer, toy_data, weights
-from torch.utils.data import DataLoader, IterableDataset
+from support.toy import Stream, ToyGAN, quiet_trainer, toy_data, weights
+from torch.utils.data import DataLoader
 
 from univnet.gan import Updates
 
@@ -54,11 +54,6 @@ def test_it_goes_on_where_it_stood(how: dict[str, Any], stop: float, tmp_path: P
     quiet_trainer(tmp_path, max_epochs=3).fit(resumed, loader(**how), ckpt_path=save.path, weights_only=True)
     assert torch.equal(torch.cat(resumed.batches), torch.cat(whole.batches[int(stop) + 1 :]))
     assert torch.equal(weights(resumed), weights(whole))
-
-
-class Stream(IterableDataset):
-    def __iter__(self) -> Any:
-        return iter(toy_data(40))
 
 
 @pytest.mark.parametrize("make", [lambda: loader(shuffle=True), lambda: DataLoader(Stream(), 4)])

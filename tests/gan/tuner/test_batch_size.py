@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from support.limited import Limited, LimitedData, cuda_error, sizes
 from support.state import assert_same, state_of
-from support.toy import ToyGAN, quiet_trainer, toy_data, toy_loader
+from support.toy import Stream, ToyGAN, quiet_trainer, toy_loader
 from torch.utils.data import DataLoader
 
 from univnet.gan import ExponentialMovingAverage
@@ -94,13 +94,9 @@ def test_what_lightning_takes_for_other_errors(error: Any, tmp_path: Path) -> No
 
 
 def test_an_iterable_dataset_that_does_not_fill_a_batch(tmp_path: Path) -> None:
-    class Stream(torch.utils.data.IterableDataset):
-        def __iter__(self) -> Any:
-            return iter(list(toy_data(11)))
-
     class Streaming(Limited):
         def train_dataloader(self) -> DataLoader:
-            return DataLoader(Stream(), batch_size=self.batch_size)
+            return DataLoader(Stream(11), batch_size=self.batch_size)
 
     tuner = Tuner(quiet_trainer(tmp_path))
     assert tuner.scale_batch_size(Streaming(), mode="binsearch", margin=0.0) == 11
@@ -175,6 +171,10 @@ def test_mistakes_are_told_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(wrong, match="hold 7 examples although the batch size is set to 2: make train_dataloader"):
         tuner.scale_batch_size(gan)
     assert gan.batch_size == 4
+    data.train_dataloader = lambda: toy_loader(40, 1)  # a data module without the attribute, which Lightning passes by
+    del data.batch_size
+    with pytest.raises(wrong, match="hold 1 examples although the batch size is set to 2"):
+        tuner.scale_batch_size(Limited(), datamodule=data)
 
 
 def test_fast_dev_run_is_left_alone(tmp_path: Path) -> None:

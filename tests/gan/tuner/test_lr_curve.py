@@ -84,6 +84,14 @@ def test_losses_that_are_not_finite_count_for_nothing() -> None:
     assert theirs.suggestion() == before["steepest"]
 
 
+@pytest.mark.parametrize("skips", [(0, 1), (0, 2), (1, 1), (4, 1), (10, 1)])
+@pytest.mark.parametrize("losses", [[], [3.0, 2.0, 1.0], [4.0, 3.0, 2.0, 1.0], [math.nan, 5, math.inf, 4, 3, 2, 1.0]])
+def test_as_many_points_are_enough_as_for_lightning(losses: list[float], skips: tuple[int, int]) -> None:
+    ours, theirs = curve(losses), _LRFinder("exponential", 1e-7, 1, 141)
+    theirs.results = ours.results
+    assert ours.suggestion(*skips, method="steepest") == theirs.suggestion(*skips)
+
+
 def test_too_few_points_and_no_descent_say_so(caplog: pytest.LogCaptureFixture) -> None:
     few = curve([3.0] * 10 + [math.nan, 2.0, math.inf, 1.0])
     assert few.suggestion() is None

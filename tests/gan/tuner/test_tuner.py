@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
-from lightning.pytorch.callbacks import LearningRateFinder
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateFinder
 from lightning.pytorch.tuner import Tuner as LightningTuner
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from support.sweeps import OnePlayer, Plain, Tuned
-from support.toy import ToyGAN, quiet_trainer, toy_loader
+from support.toy import ToyGAN, quiet_trainer, toy_loader, weights
 from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.utils.data import DataLoader
 
-from univnet.gan import Collapse, Tuner
+from univnet.gan import Collapse, Tuner, Updates
 from univnet.gan.tuner.batch_size import BatchSizeOptions
 from univnet.gan.tuner.tuner import LRFindOptions
 
@@ -106,6 +109,118 @@ def test_the_second_test_runs_at_the_rate_just_found(tmp_path: Path, monkeypatch
         model, loader, optimizer="discriminator", min_lr=1e-5, num_training=60, attr_name="discriminator_lr"
     )
     assert model.hparams["discriminator_lr"] == found.suggestion()
+
+
+class Named(ToyGAN):
+    """Has the generator's rate under a name of its own, as an attribute, a hyperparameter or both."""
+
+    def __init__(self, attribute: bool, hyperparameter: bool, kind: Any = torch.optim.AdamW) -> None:
+        super().__init__()
+        self.kind = kind
+        if attribute:
+            self.fancy_lr = 1e-3
+        if hyperparameter:
+            self.save_hyperparameters({"fancy_lr": 1e-3})
+
+    def configure_optimizers(self) -> Any:
+        rate = vars(self).get("fancy_lr") or self.hparams["fancy_lr"]
+        return [self.kind(self.generator.parameters(), rate), self.kind(self.discriminator.parameters(), 1e-3)]
+
+
+@pytest.mark.parametrize(
+    ("attribute", "hyperparameter", "kind"),
+    [
+        (True, False, torch.optim.AdamW),
+        (False, True, torch.optim.Adagrad),  # which has its state before it has a gradient
+        (True, True, torch.optim.AdamW),
+    ],
+)
+def test_the_rate_found_is_set_by_any_name_and_trained_at(
+    attribute: bool, hyperparameter: bool, kind: Any, tmp_path: Path
+) -> None:
+    model, trainer, loader = Named(attribute, hyperparameter, kind), quiet_trainer(tmp_path), toy_loader(640, 64)
+    options: dict[str, Any] = {"attr_name": "fancy_lr", "min_lr": 1e-5, "num_training": 60, "monitor": "generator/l2"}
+    found = Tuner(trainer).lr_find(model, loader, **options)
+    assert found.suggestion() not in (None, 1e-3)
+    places = [vars(model).get("fancy_lr")] * attribute + [model.hparams.get("fancy_lr")] * hyperparameter
+    assert set(places) == {found.suggestion()}
+    trainer.fit(model, loader)
+    assert trainer.optimizers[0].param_groups[0]["lr"] == found.suggestion()
+
+
+def test_nothing_is_set_without_a_suggestion_and_nothing_read_without_a_place(tmp_path: Path) -> None:
+    model = Named(True, False)
+    found = Tuner(quiet_trainer(tmp_path)).lr_find(model, toy_loader(), num_training=2, attr_name="fancy_lr")
+    assert found.suggestion() is None
+    assert model.fancy_lr == 1e-3
+
+    class Unread:
+        def __iter__(self) -> Any:
+            pytest.fail("data are read")
+
+    with pytest.raises(AttributeError, match="no attribute or hyperparameter generator_lr"):
+        Tuner(quiet_trainer(tmp_path)).lr_find(model, Unread())
+
+
+def test_every_search_finds_the_same(tmp_path: Path) -> None:
+    model, tuner = ToyGAN(noise=0.3), Tuner(quiet_trainer(tmp_path))
+    loader = DataLoader(toy_loader().dataset, 4, shuffle=True)
+    found = [tuner.lr_find(model, loader, num_training=12, update_attr=False).results for _ in range(3)]
+    assert len(found[0]["loss"]) == 12
+    assert found[0] == found[1] == found[2]
+
+
+class Watched(ToyGAN):
+    """Each player has a plateau that watches what validation logs."""
+
+    def __init__(self) -> None:
+        super().__init__(schedulers=self.watching)
+        self.batch_size, self.validated = 4, 0
+
+    def watching(self, *optimizers: Any) -> Any:
+        plateaus = [{"scheduler": ReduceLROnPlateau(each), "monitor": "val/l2"} for each in optimizers]
+        return list(optimizers), plateaus
+
+    def train_dataloader(self) -> Any:
+        return toy_loader(40, self.batch_size)
+
+    def val_dataloader(self) -> Any:
+        return toy_loader(20, self.batch_size)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.validated += 1
+        self.log("val/l2", (self.generate(batch) - batch[1]).square().mean())
+
+
+@pytest.mark.parametrize("optimizer", ["generator", "discriminator"])
+@pytest.mark.usefixtures("here")
+def test_what_watches_validation_neither_ends_a_search_nor_is_limited_after_it(optimizer: str, tmp_path: Path) -> None:
+    stopping = EarlyStopping("val/l2", patience=100)
+    model, trainer = Watched(), quiet_trainer(tmp_path, callbacks=[stopping], max_epochs=2, num_sanity_val_steps=0)
+    tuner = Tuner(trainer)
+    found = tuner.lr_find(model, optimizer=optimizer, num_training=25, update_attr=False)
+    assert len(found.results["lr"]) == 25  # two epochs and a half
+    tuner.scale_batch_size(model, init_val=8, max_trials=1, margin=0.0)
+    trainer.fit(model)
+    assert (trainer.global_step, model.validated) == (2 * 5, 2 * 3)
+    assert trainer.train_dataloader.batch_size == trainer.val_dataloaders.batch_size == 8
+
+
+def test_a_search_within_training_changes_nothing_of_it(tmp_path: Path) -> None:
+    class Searches(Callback):
+        def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+            if trainer.current_epoch in (0, 2):
+                found.append(Tuner(trainer).lr_find(pl_module, toy_loader(), num_training=12, update_attr=False))
+
+    trained, found = [], list[Any]()
+    for callbacks in ([], [Searches()]):
+        torch.manual_seed(4)
+        gan, trainer = ToyGAN(Updates(3), noise=0.3), quiet_trainer(tmp_path, callbacks=callbacks, max_epochs=4)
+        trainer.fit(gan, toy_loader())
+        trained.append((weights(gan), trainer.global_step))
+    assert [len(each.results["lr"]) for each in found] == [12, 12]
+    assert torch.equal(trained[0][0], trained[1][0])
+    assert trained[0][1] == trained[1][1] == 16
 
 
 @pytest.mark.parametrize(

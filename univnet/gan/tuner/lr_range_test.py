@@ -203,6 +203,7 @@ class _SweepCallback(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: GANModule) -> None:  # type: ignore[override]
         """Pause the schedulers of the swept players, and use other random numbers in every repeat."""
         pl_module.schedules.held |= {*self.sweep.players, *self.sweep.fixed}
+        pl_module.schedules.patient = True  # those of the other player
         if self.repeat:
             _reseed(trainer, self.repeat)
         batches, metric = self.sweep.validation_batches, self.sweep.metric
