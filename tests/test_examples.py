@@ -39,7 +39,7 @@ def test_its_comparison_runs(digits: Any, tmp_path: Path, capsys: pytest.Capture
     said = capsys.readouterr().out
     assert "updates of 2 micro-batches have 64 examples" in said
     assert said.count(" ± ") == 3 * 3 * 2
-    assert imread(tmp_path / "digits.png").shape[:2] == (8 * 8 * 6, 10 * 8 * 6)
+    assert imread(tmp_path / "digits.png").shape[:2] == (9 * 50, 10 * 50)
 
 
 def test_its_distance_is_frechets(digits: Any) -> None:

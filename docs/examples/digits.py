@@ -13,7 +13,7 @@ from scipy.stats import sem, t
 from sklearn.datasets import load_digits
 from sklearn.svm import SVC
 from torch import Tensor, nn
-from torch.nn.functional import one_hot, softplus
+from torch.nn.functional import one_hot, pad, softplus
 from torch.utils.data import DataLoader, TensorDataset
 
 from univnet.gan import ExponentialMovingAverage, GANModule, StochasticWeightAveraging, Tuner, Updates
@@ -68,12 +68,11 @@ def distance(model: Any, batch: Any) -> Tensor:
     return (fake.mean(1) - real.mean(1)).square().sum() + fake.cov().trace() + real.cov().trace() - 2 * roots.sum()
 
 
-@torch.no_grad()
 def scores(model: DigitsGAN) -> tuple[float, float]:
     """Return the distance from held-out digits, and the percentage that is read as the digit that was asked for."""
     torch.manual_seed(0)
     batch = HELD_OUT[0], HELD_OUT[1].repeat(4)
-    return float(distance(model, batch)), 100 * READER.score(model.generate(batch), batch[1])
+    return distance(model, batch).item(), 100 * READER.score(model.generate(batch).detach(), batch[1])
 
 
 def tuned() -> tuple[dict[str, float], dict[str, Updates]]:
@@ -107,8 +106,9 @@ def compare(seeds: int = 3, epochs: int = 40, picture: str = "digits.png") -> di
     for (way, kind), values in found.items():
         cells = zip(torch.tensor(values).mean(0), sem(values) * t.ppf(0.975, seeds - 1), strict=True)
         print(f"{way:26}{kind:9}", *(f"{mean:5.2f} ± {half:<7.2f}" for mean, half in cells))  # 95 % intervals
-    rows = torch.cat([images["without", "raw"], images[way, "EMA"]]).view(8, 10, 8, 8)  # the last seed's digits
-    imsave(picture, torch.kron(rows.transpose(1, 2).reshape(64, 80), torch.ones(6, 6)), cmap="gray_r")
+    rows = torch.cat([images["without", "raw"], -torch.ones(10, 64), images[way, "EMA"]])  # the last seed's digits
+    tiles = pad(rows.view(9, 10, 8, 8), [1] * 4, value=-1.0).transpose(1, 2).reshape(90, 100)
+    imsave(picture, torch.kron(tiles, torch.ones(5, 5)), cmap="gray_r")
     return found
 
 
