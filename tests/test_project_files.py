@@ -58,7 +58,7 @@ def test_links_lead_somewhere(page: str) -> None:
     links = re.findall(r"\]\((?!http|#)([^)#]+)", text)
     assert links
     assert not [link for link in links if not (folder / link).exists()]
-    assert set(re.findall(r"\bmake ([a-z-]+)`?", text)) <= targets()
+    assert set(re.findall(r"(?:^|`)make ([a-z-]+)", text, re.MULTILINE)) <= targets()
 
 
 def test_the_changelog_has_what_is_to_come_and_this_version() -> None:
