@@ -62,6 +62,7 @@ def test_its_reader_reads_real_digits(digits: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_techniques_make_it_better_with_every_seed(digits: Any, tmp_path: Path) -> None:
     found = digits.compare(seeds=2, picture=str(tmp_path / "digits.png"))
     distances = {key: [far for far, _ in scores] for key, scores in found.items()}
