@@ -4,10 +4,11 @@ VENV := .venv
 RUN := $(VENV)/bin
 LOWEST := .venv-lowest
 
-.PHONY: help install demo test lint test-slow test-gpu gpu-report test-lowest endurance fuzz clean
+.PHONY: help install demo docs test lint test-slow test-gpu gpu-report test-lowest endurance fuzz clean
 
 help:
 	@echo "make demo       train a small vocoder on data/demo (about 3 minutes on 2 cores)"
+	@echo "make docs       pages about every public name, in build/docs"
 	@echo "make test       lint, types and tests (about 7 minutes on 2 cores)"
 	@echo "make test-slow  the tests that take minutes each;  make test-gpu  those that need CUDA"
 	@echo "make gpu-report  proves and measures on a GPU, in at most 9 minutes, to gpu-report/ (DEVICE=cpu: reduced)"
@@ -25,6 +26,9 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 demo: install
 	$(RUN)/univnet demo
+
+docs: install
+	$(RUN)/python docs/api.py build/docs
 
 lint: install
 	$(RUN)/ruff check .

@@ -15,9 +15,10 @@ from support.source import imports
 import univnet
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-# Declared although nothing here imports them.
+# Declared although the package does not import them.
 NEEDED = {
     "jsonargparse": "LightningCLI is made of it",
+    "pdoc": "docs/api.py writes the pages of `make docs` with it",
     "tensorboard": "TensorBoardLogger, the default logger, writes with it",
 }
 SKIPS_WITHOUT = {"cargan"}  # a test names it to pytest.importorskip
