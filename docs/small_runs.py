@@ -10,12 +10,15 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from univnet.cli import main as univnet
 
 DOCS = Path(__file__).parent
-CONFIG, DEMO, PICTURES = DOCS / "small.yaml", DOCS.parent / "data" / "demo" / "manifest.tsv", DOCS / "pictures"
+CONFIG, PICTURES = DOCS / "small.yaml", DOCS / "pictures"
+DATA = ["--data.manifest", str(DOCS.parent / "data" / "demo" / "manifest.tsv")]
+COLOURS_KEPT = 128  # in a picture, so that it is small
 COLOURS = ("#ff7043", "#0077bb", "#009988", "#aa3377")
 
 
@@ -31,15 +34,10 @@ class Run:
     def __init__(self, folder: Path, *options: object) -> None:
         record = folder / "ended.json"
         if not record.exists():
-            where = {"save_dir": folder.parent, "name": folder.name}
-            argv = [
-                "fit",
-                "--config",
-                CONFIG,
-                *_options({f"trainer.logger.init_args.{k}": v for k, v in where.items()}),
-            ]
+            logger = "--trainer.logger.init_args"
+            where = [f"{logger}.save_dir", folder.parent, f"{logger}.name", folder.name]
             folder.mkdir(parents=True, exist_ok=True)
-            status, said = told([*map(str, [*argv, "--data.manifest", DEMO, *options])])
+            status, said = told(["fit", "--config", *map(str, [CONFIG, *DATA, *options, *where])])
             newest = max(folder.glob("version_*"), key=os.path.getmtime, default=folder)
             record.write_text(json.dumps({"status": status, "said": said, "folder": newest.name}))
         ended = json.loads(record.read_text())
@@ -74,10 +72,6 @@ def told(argv: Sequence[str]) -> tuple[int, str]:
     return 0, ""
 
 
-def _options(values: Mapping[str, object]) -> list[object]:
-    return [word for name, value in values.items() for word in (f"--{name}", value)]
-
-
 def tensorboard(ax: Axes, tag: str, runs: Mapping[str, Run], smoothing: float = 0.0) -> None:
     """Draw a tag of some runs as TensorBoard does: the values, and over them their moving mean."""
     for colour, (name, run) in zip(COLOURS, runs.items(), strict=False):
@@ -103,7 +97,7 @@ def finish(ax: Axes, title: str, xlabel: str = "generator updates") -> None:
     """Give a panel its title, its grid and, where there is something to tell apart, its legend."""
     ax.set_title(title, loc="left", fontsize=10)
     ax.set_xlabel(xlabel, fontsize=9)
-    ax.tick_params(labelsize=8)
+    ax.tick_params(labelsize=8, which="both")
     ax.grid(alpha=0.25)
     if len(ax.get_legend_handles_labels()[1]) > 1:
         ax.legend(fontsize=8, frameon=False)
@@ -118,4 +112,6 @@ def panels(count: int, height: float = 2.4) -> tuple[Figure, list[Axes]]:
 def save(figure: Figure, name: str) -> None:
     """Write a picture of a page."""
     PICTURES.mkdir(exist_ok=True)
-    figure.savefig(PICTURES / f"{name}.png", dpi=90)
+    file = io.BytesIO()
+    figure.savefig(file, dpi=90)
+    Image.open(file).convert("RGB").quantize(COLOURS_KEPT).save(PICTURES / f"{name}.png", optimize=True)

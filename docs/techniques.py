@@ -18,7 +18,9 @@ from univnet.cli.training import TrainingCLI
 from univnet.gan import Tuner
 
 UPDATES = 200  # of a run, if it does not say otherwise
+WINDOWS, EPOCHS = {0: 8, 8: 4, 16: 1}, 24  # the generator's K from which epoch on, and how many there are
 FAULTS = (40, 41, 42, 80)  # micro-batches whose gradient is spoilt
+TEST = {"optimizer": "both", "min_lr": 1e-7}
 SEARCH = {"mode": "throughput", "memory_budget": "2GiB", "max_val": 64}
 
 
@@ -33,10 +35,9 @@ class Fault(Callback):
 
 def accumulation(runs: Path) -> None:
     """Draw a schedule of windows over epochs of a few micro-batches."""
-    schedule = {0: 8, 8: 4, 16: 1}
     run = Run(
-        *(runs / "accumulation", "--model.generator_updates.accumulate", schedule, "--data.epoch", "files"),
-        *("--trainer.max_steps", -1, "--trainer.max_epochs", 24, "--trainer.limit_val_batches", 0),
+        *(runs / "accumulation", "--model.generator_updates.accumulate", WINDOWS, "--data.epoch", "files"),
+        *("--trainer.max_steps", -1, "--trainer.max_epochs", EPOCHS, "--trainer.limit_val_batches", 0),
     )
     micro_batches = run.scalars("discriminator/updates")[1]  # the discriminator moves on each
     epochs = run.scalars("epoch")[1]
@@ -44,10 +45,14 @@ def accumulation(runs: Path) -> None:
     for player, colour in zip(("discriminator", "generator"), COLOURS[1::-1], strict=True):
         counts.step(micro_batches, run.scalars(f"{player}/updates")[1], where="post", color=colour, label=player)
     _, norm = run.scalars("generator/gradient_norm")
-    for (first, window), colour in zip(schedule.items(), COLOURS[1:], strict=True):
-        here = (epochs >= first) & (epochs < first + 8)
-        norms.plot(micro_batches[here], norm[here], ".", color=colour, label=f"from epoch {first}: accumulate {window}")
+    starts = [*WINDOWS, EPOCHS]
+    for first, end, colour in zip(starts, starts[1:], COLOURS[1:], strict=False):
+        here = (epochs >= first) & (epochs < end)
+        norms.plot(
+            micro_batches[here], norm[here], ".", color=colour, label=f"from epoch {first}: accumulate {WINDOWS[first]}"
+        )
     norms.set_yscale("log")
+    norms.margins(y=0.4)
     finish(counts, "updates", "micro-batches")
     finish(norms, "generator/gradient_norm", "micro-batches")
     save(figure, "accumulation")
@@ -84,7 +89,7 @@ def guard(runs: Path) -> None:
     tensorboard(axes[0], "generator/nonfinite", {"": run})
     ahead = run.scalars("discriminator/updates")[1] - run.scalars("generator/updates")[1]
     axes[1].plot(run.scalars("generator/updates")[0], ahead, color=COLOURS[0])
-    finish(axes[1], "discriminator/updates minus generator/updates")
+    finish(axes[1], "lead of discriminator/updates")
     tensorboard(axes[2], "generator/stft", {"": run}, 0.8)
     save(figure, "guard")
 
@@ -140,7 +145,7 @@ def searches(runs: Path) -> None:
 
 def lr_find(cli: TrainingCLI) -> Any:
     """Return the picture of a range test of both players."""
-    found = Tuner(cli.trainer).lr_find(cli.model, datamodule=cli.datamodule, optimizer="both", min_lr=1e-7)
+    found = Tuner(cli.trainer).lr_find(cli.model, datamodule=cli.datamodule, **TEST)
     assert found is not None
     print(found.suggestions())
     return found.plot(suggest=True)
@@ -161,8 +166,7 @@ def _built(runs: Path) -> TrainingCLI:
         str(runs),
         "--trainer.logger",
         "false",
-        "--data.manifest",
-        str(small_runs.DEMO),
+        *small_runs.DATA,
     ]
     return TrainingCLI(args=["--config", str(small_runs.CONFIG), *where], run=False)
 
