@@ -18,7 +18,7 @@ from univnet.cli import main as univnet
 DOCS = Path(__file__).parent
 CONFIG, PICTURES = DOCS / "small.yaml", DOCS / "pictures"
 DATA = ["--data.manifest", str(DOCS.parent / "data" / "demo" / "manifest.tsv")]
-COLOURS_KEPT = 128  # in a picture, so that it is small
+COLOURS_KEPT = 128  # in a picture
 COLOURS = ("#ff7043", "#0077bb", "#009988", "#aa3377")
 
 
@@ -111,7 +111,12 @@ def panels(count: int, height: float = 2.4) -> tuple[Figure, list[Axes]]:
 
 def save(figure: Figure, name: str) -> None:
     """Write a picture of a page."""
-    PICTURES.mkdir(exist_ok=True)
     file = io.BytesIO()
     figure.savefig(file, dpi=90)
+    shrink(file, name)
+
+
+def shrink(file: Path | io.BytesIO, name: str) -> None:
+    """Write a picture of a page from a PNG, with a palette, which takes a third of the room."""
+    PICTURES.mkdir(exist_ok=True)
     Image.open(file).convert("RGB").quantize(COLOURS_KEPT).save(PICTURES / f"{name}.png", optimize=True)

@@ -3,7 +3,6 @@
 Short runs of a small model on data/demo, in the folder RUNS; what it holds already is not run again.
 """
 
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -140,7 +139,7 @@ def searches(runs: Path) -> None:
         if not made.exists():
             figure = search(_built(runs))
             figure.savefig(made, dpi=70)
-        shutil.copyfile(made, small_runs.PICTURES / made.name)
+        small_runs.shrink(made, name)
 
 
 def lr_find(cli: TrainingCLI) -> Any:

@@ -3,6 +3,7 @@
 import shlex
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -58,7 +59,7 @@ def test_its_yaml_is_taken_and_trains(place: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_its_commands_run(place: Path) -> None:
-    quick = {"find-lr": ["--num_training", "20", "--min_lr", "1e-4"], "find-batch-size": ["--max_val", "4"]}
+    quick = {"find-lr": ["--num_training", "14", "--min_lr", "1e-4"], "find-batch-size": ["--max_val", "4"]}
     for line in "".join(written_in("sh")).splitlines():
         program, verb, *argv = shlex.split(line)
         assert program == "univnet"
@@ -72,7 +73,7 @@ def test_its_commands_run(place: Path) -> None:
 
 class Quick(Tuner):
     def lr_find(self, *args: Any, **options: Any) -> Any:
-        return super().lr_find(*args, **options, num_training=20, min_lr=1e-4)
+        return super().lr_find(*args, **options, num_training=14, min_lr=1e-4)
 
     def scale_batch_size(self, *args: Any, **options: Any) -> Any:
         return super().scale_batch_size(*args, **options, max_val=4)
@@ -103,25 +104,34 @@ def test_its_python_runs(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert trainer.optimizers[1].param_groups[0]["lr"] == 1e-4
 
 
-def test_its_pictures_are_made_and_runs_are_kept(
-    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def tiny(place: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script, with a small model and runs of a few updates."""
     script = pages.script("techniques", monkeypatch)
-    runs = script.small_runs
     for name, value in {"CONFIG": place / "small.yaml", "DATA": [], "PICTURES": place / "pictures"}.items():
-        monkeypatch.setattr(runs, name, value)
-    monkeypatch.setattr(script, "UPDATES", 12)
-    monkeypatch.setattr(script, "WINDOWS", {0: 3, 1: 1})
-    monkeypatch.setattr(script, "EPOCHS", 2)
-    monkeypatch.setattr(script, "FAULTS", (3,))
-    monkeypatch.setattr(script, "TEST", script.TEST | {"num_training": 20, "min_lr": 1e-4})
-    monkeypatch.setattr(script, "SEARCH", script.SEARCH | {"max_val": 2, "memory_budget": None})
-    script.main(Path("runs"))
-    assert {path.name for path in place.glob("pictures/*.png")} == {path.name for path in pages.pictures(PAGE)}
-    guarded = runs.Run(Path("runs/guard"))
-    assert guarded.scalars("generator/nonfinite")[1].tolist() == [0, 0, 0, 1, 1, 1]
-    windows = runs.Run(Path("runs/accumulation"))
+        monkeypatch.setattr(script.small_runs, name, value)
+    settings: dict[str, Any] = {"UPDATES": 10, "WINDOWS": {0: 3, 1: 1}, "EPOCHS": 2, "FAULTS": (3,)}
+    settings["TEST"] = script.TEST | {"optimizer": "generator", "num_training": 14, "min_lr": 1e-4}
+    settings["SEARCH"] = script.SEARCH | {"max_val": 2, "memory_budget": None}
+    for name, value in settings.items():
+        monkeypatch.setattr(script, name, value)
+    return script
+
+
+def test_its_runs_show_windows_and_the_guard(tiny: ModuleType) -> None:
+    tiny.guard(Path("runs"))
+    tiny.accumulation(Path("runs"))
+    guarded, windows = (tiny.small_runs.Run(Path("runs", name)) for name in ("guard", "accumulation"))
+    assert guarded.scalars("generator/nonfinite")[1].tolist() == [0, 0, 0, 1, 1]
     assert windows.scalars("generator/updates")[1].tolist() == list(range(1, 3 + 8 + 1))  # 8 = 3 + 3 + 2
     assert windows.scalars("discriminator/updates")[1].tolist() == [3, 6, 8, *range(9, 17)]
-    monkeypatch.setattr(runs, "univnet", None)
-    script.main(Path("runs"))  # nothing is run again
+
+
+@pytest.mark.slow
+def test_its_pictures_are_made_and_runs_are_kept(
+    place: Path, tiny: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.main(Path("runs"))
+    assert {path.name for path in place.glob("pictures/*.png")} == {path.name for path in pages.pictures(PAGE)}
+    monkeypatch.setattr(tiny.small_runs, "univnet", None)
+    tiny.main(Path("runs"))  # nothing is run again
