@@ -32,9 +32,8 @@ SHORT = 100  # updates of a run that is not
 WARMED = "--model.discriminator_warmup", 100
 TUNING = ["--config", str(small_runs.DOCS.parent / "configs" / "demo.yaml"), "--data.batch_size", "4"]
 FORMAT = "univnet,sample_rate=16000,n_mels=80,log=log10"
-LIMIT = "--memory-budget", "1GiB"
-LIMITED = "import resource, sys; resource.setrlimit(resource.RLIMIT_DATA, (2**30, 2**30));"
-LIMITED += "from univnet.cli import main; main(sys.argv[1:])"
+BUDGET = 1400 * 2**20  # bytes, for the search; a process may request half as much again
+LIMITED = f"import resource; resource.setrlimit(resource.RLIMIT_DATA, ({BUDGET * 3 // 2},) * 2); "
 
 
 def well(runs: Path) -> Run:
@@ -83,13 +82,12 @@ def memory(runs: Path) -> dict[str, object]:
     if not record.exists():
         where = [str(small_runs.CONFIG), *small_runs.DATA, "--trainer.default_root_dir", str(record.parent)]
         where += ["--trainer.logger", "false", "--trainer.enable_checkpointing", "false"]
-        told(["find-batch-size", "--config", *where, "--mode", "binsearch", *LIMIT])
+        search = ["find-batch-size", "--config", *where, "--mode", "binsearch", "--memory-budget", str(BUDGET)]
+        limited("", *search)
         found = json.loads((record.parent / "batch_size.json").read_text())
-        for size in (found["size"], 8 * found["largest"]):
+        for size in (found["size"], 16 * found["largest"]):
             more = ["--data.batch_size", str(size), "--trainer.max_steps", "3", "--trainer.limit_val_batches", "0"]
-            argv = [sys.executable, "-c", LIMITED, "fit", "--config", *where, *more]
-            ended = subprocess.run(argv, capture_output=True, text=True)
-            found[f"at {size}"] = ended.returncode, ended.stderr.strip().splitlines()[-1]
+            found[f"at {size}"] = limited(LIMITED, "fit", "--config", *where, "--data.drop_last", "false", *more)
         record.write_text(json.dumps(found))
     found = json.loads(record.read_text())
     trials = sorted(found["trials"], key=lambda each: each["size"])
@@ -106,6 +104,13 @@ def memory(runs: Path) -> dict[str, object]:
     return {key: value for key, value in found.items() if key.startswith("at ") or key in ("size", "largest")}
 
 
+def limited(first: str, *argv: str) -> tuple[int, str]:
+    """Run a verb in a process of its own, after ``first``; return its exit status and the last line on stderr."""
+    code = f"{first}from univnet.cli import main; import sys; main(sys.argv[1:])"
+    ended = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True)
+    return ended.returncode, ended.stderr.strip().splitlines()[-1]
+
+
 def loader(runs: Path) -> dict[str, object]:
     """Long OGG files at 48 kHz, read as they are, from a cache, and prepared."""
     slow, prepared = runs / "ogg", runs / "prepared"
@@ -114,7 +119,9 @@ def loader(runs: Path) -> dict[str, object]:
         paths = sorted(DEMO.glob("*.flac"))
         for number in range(4):
             audio = np.concatenate([sf.read(path)[0] for path in paths[number::4]])
-            sf.write(slow / f"{number}.ogg", np.repeat(audio, 3), 48000)
+            with sf.SoundFile(slow / f"{number}.ogg", "w", 48000, 1) as file:
+                for place in range(0, len(audio), 4096):  # libsndfile's encoder crashes at long pieces
+                    file.write(np.repeat(audio[place : place + 4096], 3))
     if not prepared.exists():
         told(["prepare", str(slow), "--output", str(prepared), "--sample-rate", "16000", "--workers", "0", "--quiet"])
     common = ["--trainer.max_steps", "30", "--trainer.limit_val_batches", "0", "--trainer.log_every_n_steps", "5"]

@@ -59,7 +59,7 @@ def test_its_yaml_is_taken_and_trains(place: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_its_commands_run(place: Path) -> None:
-    quick = {"find-lr": ["--num_training", "14", "--min_lr", "1e-4"], "find-batch-size": ["--max_val", "4"]}
+    quick = {"find-lr": ["--num_training", "30", "--min_lr", "1e-5"], "find-batch-size": ["--max_val", "4"]}
     for line in "".join(written_in("sh")).splitlines():
         program, verb, *argv = shlex.split(line)
         assert program == "univnet"

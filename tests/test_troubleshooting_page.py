@@ -113,10 +113,19 @@ def test_its_pictures_are_made_and_figures_are_measured(
 
 
 @pytest.mark.slow
-def test_a_run_that_does_not_fit_ends_with_status_3_and_one_that_is_found_trains(place: Path, tiny: ModuleType) -> None:
-    found = tiny.memory(Path("runs"))
-    ended = {tuple(value) for key, value in found.items() if key.startswith("at ")}
-    assert sorted(status for status, _ in ended) == [0, 3]
+def test_a_run_that_does_not_fit_ends_with_status_3_and_the_size_that_is_found_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = pages.script("troubleshooting", monkeypatch)
+    monkeypatch.setattr(script.small_runs, "PICTURES", tmp_path / "pictures")
+    found = script.memory(tmp_path)
+    assert found[f"at {found['size']}"][0] == 0
+    status, said = found[f"at {16 * found['largest']}"]
+    assert status == 3
+    assert said.startswith("univnet: error: out of memory (")
+    quoted = "lower data.batch_size (the verb find-batch-size finds what fits)"
+    assert quoted in said
+    assert quoted in TEXT
 
 
 def test_a_hum_is_measured_in_decibels() -> None:
