@@ -241,7 +241,14 @@ def metallic(runs: Path) -> dict[str, object]:
     run = Run(
         *(runs / "metallic", *TUNING, "--config", fine_tuning.OVERLAY, *fine_tuning.OPTIONS, "--init_from", PRETRAINED),
         *("--data.manifest", train, "--data.validation_manifest", apart, "--trainer.max_steps", SHORT),
-        *("--model.generator_lr", 2e-4, "--trainer.val_check_interval", SHORT // 4, "--trainer.log_every_n_steps", 5),
+        *(
+            "--model.generator_lr",
+            2e-4,
+            "--trainer.val_check_interval",
+            max(SHORT // 4, 1),
+            "--trainer.log_every_n_steps",
+            5,
+        ),
         *("--trainer.enable_progress_bar", "false", "--model.discriminator_start", 10**6, "--samples.count", 0),
     )
     show(vocoder, lambda mel: fine_tuning.degraded(mel[0], 0)[None], "metallic")
