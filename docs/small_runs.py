@@ -38,7 +38,9 @@ class Run:
             where = [f"{logger}.save_dir", folder.parent, f"{logger}.name", folder.name]
             folder.mkdir(parents=True, exist_ok=True)
             status, said = told(["fit", "--config", *map(str, [CONFIG, *DATA, *options, *where])])
-            newest = max(folder.glob("version_*"), key=os.path.getmtime, default=folder)
+            newest = max(folder.glob("version_*"), key=os.path.getmtime, default=None)
+            if newest is None:
+                raise RuntimeError(f"{folder.name} did not begin: {said}")
             record.write_text(json.dumps({"status": status, "said": said, "folder": newest.name}))
         ended = json.loads(record.read_text())
         self.status, self.said, self.folder = ended["status"], ended["said"], folder / ended["folder"]

@@ -131,7 +131,9 @@ def loader(runs: Path) -> dict[str, object]:
         name: Run(runs / f"loader_{number}", *common, "--data.manifest", "null", "--data.root", slow, *more)
         for number, (name, more) in enumerate(of.items())
     }
-    found["univnet prepare"] = Run(runs / "loader_2", *common, "--data.manifest", prepared / "train.tsv")
+    found["univnet prepare"] = Run(
+        runs / "loader_2", *common, "--data.root", "null", "--data.manifest", prepared / "train.tsv"
+    )
     tag = "throughput/audio_seconds_per_second"
     figure, [ax] = panels(1)
     tensorboard(ax, tag, found)
