@@ -72,7 +72,7 @@ def imported(*folders: str) -> set[str]:
     files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
     assert files
     names = {name.split(".")[0] for path in files for name in imports(path.read_text())}
-    ours = {"univnet", "support"}
+    ours = {"univnet", "support", *(path.stem for path in (ROOT / "docs").glob("*.py"))}  # these import each other
     homes = packages_distributions()
     foreign = names - ours - set(sys.stdlib_module_names)
     assert foreign <= homes.keys(), f"not installed: {foreign - homes.keys()}"

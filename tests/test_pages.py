@@ -19,7 +19,9 @@ RUN = {
     "docs/another_gan.md": "test_another_gan_page.py",
     "docs/fine_tuning.md": "test_fine_tuning_page.py",
     "docs/multi_gpu.md": "test_multi_gpu_page.py",
+    "docs/techniques.md": "test_techniques_page.py",
     "docs/training.md": "test_training_page.py",
+    "docs/troubleshooting.md": "test_troubleshooting_page.py",
     "docs/weights.md": "test_weights_page.py",
 }
 # Pages whose commands take hours, a corpus or a network: their arguments are parsed here.
