@@ -25,13 +25,19 @@ RUN = {
     "docs/weights.md": "test_weights_page.py",
 }
 # Pages whose commands take hours, a corpus or a network: their arguments are parsed here.
-PARSED = {"docs/averaging.md", "docs/batch_size.md", "docs/data.md", "docs/learning_rates.md", "docs/quality.md"}
+PARSED = {"CONTRIBUTING.md", "docs/examples/README.md", "docs/averaging.md", "docs/batch_size.md", "docs/data.md", "docs/learning_rates.md", "docs/quality.md"}
 
+TECHNIQUES = ("accumulation", "averages", "batch_size", "clipping", "guard", "lr_find", "schedules")
+TROUBLES = ("buzz", "discriminator", "loader", "mels", "memory", "metallic", "nan", "resumed")
 # Which command makes which pictures and sounds; it is named on a page that links to one of them.
 MADE = {
     "docs/cost.png": "python docs/cost.py",
     "docs/learning_rates.png": "python docs/learning_rates.py",
     "docs/sounds/*": "python docs/sounds.py",
+    "docs/pictures/warmup.png": "python docs/warmup.py",
+    "docs/examples/digits.png": "python docs/examples/digits.py",
+    **dict.fromkeys([f"docs/pictures/{name}.png" for name in TECHNIQUES], "python docs/techniques.py"),
+    **dict.fromkeys([f"docs/pictures/{name}.png" for name in TROUBLES], "python docs/troubleshooting.py"),
 }
 MEDIA = sorted(
     str(path.relative_to(ROOT))
@@ -100,6 +106,7 @@ def test_blocks_are_run_or_parsed(page: str, tmp_path: Path, monkeypatch: pytest
     found = blocks(page)
     assert {block.language for block in found} <= {"sh", "python", "yaml", "mermaid"}
     monkeypatch.chdir(ROOT)
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))  # median_limit.MedianLimit, which techniques.md names
     for block in found:
         if block.language == "yaml":
             check_yaml(block, tmp_path)
