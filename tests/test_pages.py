@@ -25,7 +25,15 @@ RUN = {
     "docs/weights.md": "test_weights_page.py",
 }
 # Pages whose commands take hours, a corpus or a network: their arguments are parsed here.
-PARSED = {"CONTRIBUTING.md", "docs/examples/README.md", "docs/averaging.md", "docs/batch_size.md", "docs/data.md", "docs/learning_rates.md", "docs/quality.md"}
+PARSED = {
+    "CONTRIBUTING.md",
+    "docs/examples/README.md",
+    "docs/averaging.md",
+    "docs/batch_size.md",
+    "docs/data.md",
+    "docs/learning_rates.md",
+    "docs/quality.md",
+}
 
 TECHNIQUES = ("accumulation", "averages", "batch_size", "clipping", "guard", "lr_find", "schedules")
 TROUBLES = ("buzz", "discriminator", "loader", "mels", "memory", "metallic", "nan", "resumed")
