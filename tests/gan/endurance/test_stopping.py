@@ -1,9 +1,11 @@
 """Signals, at every moment of a run, end it in good order and lose nothing; nothing hangs. Real processes."""
 
+import multiprocessing
 import os
 import shutil
 import signal
 import stat
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -125,6 +127,33 @@ def test_a_full_disk_ends_the_run_and_loses_nothing(room: int, tmp_path: Path, w
     (folder / "said0.txt").unlink()
     assert start(folder, PLAN) == 0
     assert_same(leavings(folder), whole(PLAN))
+
+
+def test_nothing_is_raised_while_a_queue_has_its_lock() -> None:
+    class Lock(threading.Condition):
+        def __enter__(self) -> bool:
+            taken = super().__enter__()
+            if not signals.asked and threading.current_thread() is threading.main_thread():
+                os.kill(os.getpid(), signal.SIGUSR1)
+            return taken
+
+    signals = StopSignals()
+    queue: Any = multiprocessing.get_context("fork").Queue()
+    queue._notempty = Lock()
+    signals.install()
+    try:
+        queue.put(1)
+        assert queue._notempty.acquire(timeout=5)
+        queue._notempty.release()
+        assert queue.get(timeout=20) == 1
+        with pytest.raises(SystemExit) as ended:
+            signals.obey()
+        assert ended.value.code == 128 + signal.SIGUSR1
+        queue.close()
+        queue.join_thread()
+    finally:
+        signals.asked = 0
+        signals.restore()
 
 
 def test_hangups_stay_ignored_after_nohup(tmp_path: Path) -> None:

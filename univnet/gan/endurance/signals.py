@@ -5,6 +5,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterable
+from multiprocessing.queues import Queue
 from types import FrameType
 from typing import Any
 
@@ -80,8 +81,15 @@ class StopSignals:
             previous(number, frame)
         if again and number == signal.SIGINT and not _sent_twice():
             raise Stopped(number, whole=False)
-        if self.at_once:
+        if self.at_once and not _is_putting(frame):
             raise Stopped(self.asked)
+
+
+def _is_putting(frame: FrameType | None) -> bool:
+    """Whether something is being put into a queue: raised there, an error can leave its lock taken, and exit hangs."""
+    while frame is not None and frame.f_code is not Queue.put.__code__:
+        frame = frame.f_back
+    return frame is not None
 
 
 def _sent_twice() -> bool:
