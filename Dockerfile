@@ -5,5 +5,5 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /univnet
 COPY . .
-RUN make install && rm -rf /root/.cache/pip
+RUN PIP_NO_CACHE_DIR=1 make install
 CMD ["make", "demo"]

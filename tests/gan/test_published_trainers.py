@@ -13,7 +13,7 @@ from support import PROGRAMS
 from support.gans import GANS, examples
 from support.loops import by_hand
 from support.state import assert_same
-from support.toy import quiet_trainer, weights
+from support.toy import SaveAt, quiet_trainer, weights
 
 from univnet.data import EpochSampler, ResumableDataLoader
 from univnet.gan import ExponentialMovingAverage
@@ -24,15 +24,6 @@ WHOLE = list(torch.utils.data.DataLoader(examples(), batch_size=4))
 def loader() -> ResumableDataLoader:
     half = torch.utils.data.Subset(examples(), range(48))
     return ResumableDataLoader(half, 4, EpochSampler(half, shuffle=False))
-
-
-class SaveAt(Callback):
-    def __init__(self, path: Path, batch: int) -> None:
-        self.path, self.batch = path, batch
-
-    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
-        if trainer.fit_loop.total_batch_idx == self.batch:
-            trainer.save_checkpoint(self.path)
 
 
 @pytest.mark.parametrize("k", [1, 2])

@@ -16,7 +16,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch.distributed import GradBucket
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
-from support.toy import SharedToyGAN, ToyGAN, quiet_trainer, toy_data, weights
+from support.toy import SaveAt, SharedToyGAN, ToyGAN, quiet_trainer, toy_data, weights
 from univnet.data import EpochSampler, ResumableDataLoader
 from univnet.gan import ExponentialMovingAverage, Updates
 
@@ -51,15 +51,6 @@ class DistributedShared(SharedToyGAN, Distributed):
 class CountReduces(Callback):
     def on_train_start(self, trainer: Any, *args: Any) -> None:
         trainer.strategy.model.register_comm_hook(None, counting_hook)  # Lightning registers hooks on CUDA alone
-
-
-class SaveAt(Callback):
-    def __init__(self, path: Path, batch: int) -> None:
-        self.path, self.batch = path, batch
-
-    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
-        if trainer.fit_loop.total_batch_idx == self.batch:
-            trainer.save_checkpoint(self.path)
 
 
 def train(folder: Path, strategy: Any, gan: ToyGAN, ckpt_path: Path | None = None, **options: Any) -> Any:

@@ -1,6 +1,7 @@
 """The smallest real GANs, in float64, on which the techniques are proved."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -165,3 +166,14 @@ def by_hand(
                 window.clear()
             micro_batch += 1
     return made
+
+
+class SaveAt(L.Callback):
+    """Save a checkpoint at the end of a micro-batch, counted over all epochs from 0."""
+
+    def __init__(self, path: Path, batch: float) -> None:
+        self.path, self.batch = path, batch
+
+    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+        if trainer.fit_loop.total_batch_idx == self.batch:
+            trainer.save_checkpoint(self.path)

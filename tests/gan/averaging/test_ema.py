@@ -14,6 +14,17 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from univnet.gan import ExponentialMovingAverage, Updates
 
 
+def assert_averages_as_lightning(
+    ours: ExponentialMovingAverage, settings: dict[str, Any], epochs: int, folder: Path
+) -> None:
+    lightnings = pytest.importorskip("lightning.pytorch.callbacks.weight_averaging")
+    theirs, callback = OnePlayer(), lightnings.EMAWeightAveraging(**settings)
+    quiet_trainer(folder, max_epochs=epochs, callbacks=[callback]).fit(theirs, toy_loader())
+    trained(folder, ours, Alone(), max_epochs=epochs)
+    for name, value in theirs.generator.state_dict().items():
+        assert torch.allclose(ours.averaged[name], value, rtol=1e-12, atol=0)
+
+
 @pytest.mark.parametrize(("every", "start"), [(1, 0), (3, 2)])
 def test_ema_is_torchs_fed_by_hand(every: int, start: int, tmp_path: Path) -> None:
     ema = ExponentialMovingAverage(0.9, update_every_n_steps=every, update_starting_at_step=start)
@@ -25,19 +36,13 @@ def test_ema_is_torchs_fed_by_hand(every: int, start: int, tmp_path: Path) -> No
 
 @pytest.mark.parametrize(("every", "start", "epoch"), [(1, 0, None), (1, 3, None), (1, 0, 2), (1, 25, 1), (0, 0, 3)])
 def test_ema_is_lightnings(every: int, start: int, epoch: int | None, tmp_path: Path) -> None:
-    lightnings = pytest.importorskip("lightning.pytorch.callbacks.weight_averaging")
     settings: dict[str, Any] = {
         "decay": 0.9,
         "update_every_n_steps": every,
         "update_starting_at_step": start,
         "update_starting_at_epoch": epoch,
     }
-    theirs, ours = OnePlayer(), ExponentialMovingAverage(**settings)
-    callback = lightnings.EMAWeightAveraging(**settings)
-    quiet_trainer(tmp_path, max_epochs=5, callbacks=[callback]).fit(theirs, toy_loader())
-    trained(tmp_path, ours, Alone(), max_epochs=5)
-    for name, value in theirs.generator.state_dict().items():
-        assert torch.allclose(ours.averaged[name], value, rtol=1e-12, atol=0)
+    assert_averages_as_lightning(ExponentialMovingAverage(**settings), settings, 5, tmp_path)
 
 
 class TheirRule(ExponentialMovingAverage):
@@ -59,14 +64,8 @@ def test_the_nth_update_is_averaged_where_lightning_averages_the_one_after_it(ev
 
 
 def test_ema_by_lightnings_rule_is_lightnings(tmp_path: Path) -> None:
-    lightnings = pytest.importorskip("lightning.pytorch.callbacks.weight_averaging")
     settings: dict[str, Any] = {"decay": 0.9, "update_every_n_steps": 3}
-    theirs, ours = OnePlayer(), TheirRule(**settings)
-    callback = lightnings.EMAWeightAveraging(**settings)
-    quiet_trainer(tmp_path, max_epochs=2, callbacks=[callback]).fit(theirs, toy_loader())
-    trained(tmp_path, ours, Alone(), max_epochs=2)
-    for name, value in theirs.generator.state_dict().items():
-        assert torch.allclose(ours.averaged[name], value, rtol=1e-12, atol=0)
+    assert_averages_as_lightning(TheirRule(**settings), settings, 2, tmp_path)
 
 
 def test_networks_made_in_configure_model_are_averaged(tmp_path: Path) -> None:
