@@ -180,6 +180,8 @@ def test_layers_from_the_lowest() -> None:
         ("base: .", "top.yaml: there is no file ., which it names as its base"),
         ("base: good.yaml\ndata: {batch_sise: 1}", "batch_sise"),
         ("base: wrong.yaml", "data.batch_size: expected int, got many"),
+        ("data: {batch_size: null}", "data.batch_size: expected int, got None"),
+        ("model: {generator_lr: null}", "model.generator_lr: expected float, got None"),
     ],
 )
 def test_mistakes_are_said_in_one_line(

@@ -264,6 +264,18 @@ def test_weights_that_an_update_made_infinite_stop_training_and_reach_no_checkpo
     assert all(value.isfinite().all() for value in torch.load(good, weights_only=True)["state_dict"].values())
 
 
+def test_the_player_whose_weights_are_gone_is_named_where_the_other_one_notices(tmp_path: Path) -> None:
+    class Explodes(ToyGAN):
+        def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+            if batch_idx == 2:
+                self.updates["discriminator"].optimizer.param_groups[0]["lr"] = float("inf")
+
+    trainer = quiet_trainer(tmp_path, log_every_n_steps=1000)  # no row, no save: only the generator's gradient tells
+    with pytest.raises(NonFiniteError, match="discriminator: its weights are NaN") as found:
+        trainer.fit(Explodes(Updates(max_nonfinite=1), optimizer="sgd"), toy_loader())
+    assert found.value.player == "discriminator"
+
+
 def test_weights_that_explode_are_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     class Explodes(ToyGAN):
         def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:

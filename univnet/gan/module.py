@@ -14,7 +14,7 @@ from univnet.gan.play.rows import log_alone, log_updates
 from univnet.gan.play.terms import Losses, detached, loss_terms, named_terms
 from univnet.gan.play.turns import Order, turns_of
 from univnet.gan.precision import no_autocast
-from univnet.gan.updates import Player, Updates, frozen, mean_over_ranks
+from univnet.gan.updates import NonFiniteError, Player, Updates, frozen, mean_over_ranks
 
 __all__ = ["GANModule", "Losses", "Order", "named_terms"]
 
@@ -176,7 +176,12 @@ class GANModule(Hooks):
         """Close ``window``, which is ``player``'s own or its regularizer's. Return whether the weights moved."""
         # The player's own scaler has unscaled its gradient, so the plugin must not.
         with lent_scaler(self.trainer.precision_plugin, None), no_autocast(self.device):
-            return window.update(lambda: self._optimizers_step(player, counts=window is self.updates["generator"]))
+            try:
+                return window.update(lambda: self._optimizers_step(player, counts=window is self.updates["generator"]))
+            except NonFiniteError:
+                for each in self.updates.values():
+                    each.check_weights()  # if one's weights are gone, it is at fault, whoever noticed first
+                raise
 
     def _optimizers_step(self, player: Player, counts: bool) -> None:
         # Every LightningOptimizer.step() counts in trainer.global_step, so only one of the generator's goes through it.

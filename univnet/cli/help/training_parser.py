@@ -32,6 +32,10 @@ class TrainingParser(LightningArgumentParser):
             raise ParserHandedOver(self)
         return super().parse_args(args, *others, **named)
 
+    def validate(self, namespace: Any, skip_unset: bool = True, **named: Any) -> None:
+        """Check the type of every option; jsonargparse lets a null in a file pass as if the option were not there."""
+        super().validate(namespace, skip_unset=False, **named)
+
     @property
     def command(self) -> str:
         """The command line so far, such as ``univnet fit``."""
