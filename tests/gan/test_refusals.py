@@ -56,6 +56,12 @@ def test_fit_refuses_before_data_are_read_and_a_folder_is_made(tmp_path: Path, t
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("option", ["val_check_interval", "check_val_every_n_epoch"])
+def test_no_interval_is_refused_before_lightning_divides_by_it(tmp_path: Path, option: str) -> None:
+    with pytest.raises(MisconfigurationException, match=rf"{option} must be at least 1.*limit_val_batches to 0"):
+        quiet_trainer(tmp_path, **{option: 0}).fit(ToyGAN(), datamodule=UnreadData())
+
+
 def test_all_are_named_at_once(tmp_path: Path) -> None:
     swa, batch = lightning_callbacks.StochasticWeightAveraging(1e-3), lightning_callbacks.BatchSizeFinder()
     trainer = quiet_trainer(tmp_path, accumulate_grad_batches=3, gradient_clip_val=1.0, callbacks=[swa, batch])

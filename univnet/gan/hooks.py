@@ -16,7 +16,12 @@ from univnet.gan.endurance.saving import save_as_for_one_player
 from univnet.gan.lightning_internals import attached_trainer, ddp_options, log_at_updates
 from univnet.gan.play.all_reduce import OwnGradients
 from univnet.gan.play.owners import optimizers_of
-from univnet.gan.refusals import refuse_one_optimizer_techniques, strategy_mistake, warn_of_idle_hooks
+from univnet.gan.refusals import (
+    refuse_no_interval,
+    refuse_one_optimizer_techniques,
+    strategy_mistake,
+    warn_of_idle_hooks,
+)
 from univnet.gan.resume import Position, Progress, capture, check_complete, check_optimizers, replay, restore
 from univnet.gan.rng import set_apart
 from univnet.gan.schedules import Schedules
@@ -85,6 +90,7 @@ class Hooks(LightningModule):
             MisconfigurationException: there is something.
         """
         refuse_one_optimizer_techniques(trainer, options)
+        refuse_no_interval(trainer)
 
     def on_micro_batch_end(self) -> None:
         """Take note: between here and the next training step, checkpoints hold the state that is reached now."""

@@ -56,6 +56,19 @@ def refuse_one_optimizer_techniques(trainer: Trainer, model: str = "") -> None:
         )
 
 
+def refuse_no_interval(trainer: Trainer) -> None:
+    """Raise an error if validation is to come every 0 batches or epochs, by which Lightning would divide.
+
+    Raises:
+        MisconfigurationException: naming the option, and how not to validate.
+    """
+    for option in ("val_check_interval", "check_val_every_n_epoch"):
+        if getattr(trainer, option) == 0:
+            raise MisconfigurationException(
+                f"trainer.{option} must be at least 1, got 0: set trainer.limit_val_batches to 0 not to validate"
+            )
+
+
 def _found(trainer: Trainer, model: str) -> Iterator[str]:
     if trainer.accumulate_grad_batches != 1:
         yield f"accumulate_grad_batches: {_ACCUMULATE.format(model)}"

@@ -26,6 +26,10 @@ import pytest
             "--quite (did you mean --quiet?); see `univnet prep",
         ),
         (
+            ["synthesize", "a.wav", "--checkpiont", "b.ckpt"],  # before what is missing is named
+            "unrecognized arguments: --checkpiont (did you mean --checkpoint?); see `univnet synthesize --help`",
+        ),
+        (
             ["fit", "--model.generator.init_args.chanels", "3"],
             "model.generator: Option 'chanels' is not accepted; see `univnet fit --model.generator.help CLASS`",
         ),

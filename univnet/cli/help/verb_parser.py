@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from itertools import takewhile
 from typing import Any, NoReturn
 
 from univnet.cli.help.handing_over import HAND_OVER, ParserHandedOver
@@ -37,9 +38,14 @@ class VerbParser(argparse.ArgumentParser):
 
         Raises:
             ParserHandedOver: the parser itself is asked for.
+            UsageError: there are options that nobody knows; argparse would name what is missing first.
         """
         if args and args[-1] == HAND_OVER:
             raise ParserHandedOver(self)
+        names = [word.partition("=")[0] for word in takewhile(lambda word: word != "--", args or [])]
+        known = tuple(self._option_string_actions)
+        if unknown := [name for name in names if name.startswith("--") and not any(k.startswith(name) for k in known)]:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
         return super().parse_known_args(args, namespace)
 
     def format_help(self) -> str:
