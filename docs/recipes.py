@@ -18,11 +18,11 @@ import lightning as L
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from demo_model import demo_model, quiet_trainer
 
-from univnet import AudioDataModule, Generator, LogMelSpectrogram, UnivNet
+from univnet import AudioDataModule, UnivNet
 from univnet.callbacks import ValidationMetrics
-from univnet.gan import ExponentialMovingAverage, Updates
-from univnet.models import Discriminator, MultiPeriodDiscriminator, MultiResolutionSpectrogramDiscriminator
+from univnet.gan import ExponentialMovingAverage
 from univnet.module import Schedule
 
 SEEDS = (1, 2, 3)
@@ -80,19 +80,15 @@ class Clock(L.Callback):
 def train(recipe: dict[str, Any], speech: Path, seed: int, updates: int, start: int, validate: bool = True) -> Clock:
     """Train the demo's networks from scratch; the discriminator begins after ``start`` of the ``updates``."""
     L.seed_everything(seed, verbose=False)
-    small = MultiPeriodDiscriminator(periods=[2, 3, 5], channels=[16, 32, 64, 128, 128])
     fall = Schedule(lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates))
-    model = (UnivNet if recipe["shared"] else PlainUnivNet)(
-        Generator(n_mels=80, channels=16, noise_channels=32, predictor_channels=32, predictor_blocks=2),
-        Discriminator(MultiResolutionSpectrogramDiscriminator(channels=8), small),
-        LogMelSpectrogram(sample_rate=16000, n_mels=80),
+    model = demo_model(
+        UnivNet if recipe["shared"] else PlainUnivNet,
+        recipe["clip"],
         discriminator_start=start,
         generator_lr=recipe["rates"][0],
         discriminator_lr=recipe["rates"][1],
         generator_schedule=fall if recipe["falling"] else None,
         discriminator_schedule=fall if recipe["falling"] else None,
-        generator_updates=Updates(clip_norm=recipe["clip"]),
-        discriminator_updates=Updates(clip_norm=recipe["clip"]),
     )
     data = AudioDataModule(
         manifest=str(speech / "train.tsv"),
@@ -108,17 +104,10 @@ def train(recipe: dict[str, Any], speech: Path, seed: int, updates: int, start: 
     clock = Clock()
     averages = [ExponentialMovingAverage(recipe["average"])] if recipe["average"] else []
     metrics = ValidationMetrics(["pesq", "periodicity_tiny"])
-    trainer = L.Trainer(
-        max_steps=updates,
-        accelerator="cpu",
-        precision=recipe["precision"],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        check_val_every_n_epoch=None,
-        val_check_interval=updates // VALIDATIONS,
+    trainer = quiet_trainer(
+        updates,
+        VALIDATIONS,
+        recipe["precision"],
         limit_val_batches=1.0 if validate else 0,
         callbacks=[*averages, metrics, clock],  # the clock last: it counts what averaging costs
     )
