@@ -1,6 +1,7 @@
 """The demo, whole: what `make demo` promises."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,8 @@ def test_the_demo_needs_the_repository(
         main(["demo"])
     assert ended.value.code == 2
     assert "run it in the repository's folder" in capsys.readouterr().err
+
+
+def test_a_mistake_is_sent_to_the_demos_own_help(monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]) -> None:
+    monkeypatch.chdir(ROOT)
+    assert refused("demo", "--wrong") == "unrecognized arguments: --wrong; see `univnet demo --help`"

@@ -110,7 +110,7 @@ class TrainingCLI(LightningCLI):
             seed_everything_default=1234,
             save_config_callback=RunConfig,
             parser_class=TrainingParser,
-            parser_kwargs={"prog": "univnet"},
+            parser_kwargs={"prog": "univnet" if run else "univnet demo"},
             trainer_defaults={"logger": LOGGER, "enable_model_summary": False},
             auto_configure_optimizers=False,  # the module makes its two
             load_from_checkpoint_support=False,  # Vocoder.from_checkpoint and --ckpt_path read what they need

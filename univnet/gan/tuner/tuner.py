@@ -162,7 +162,7 @@ class Tuner:
             method: must be ``"fit"``.
             batch_arg_name: the attribute or hyperparameter to set, on the model, the data module or both.
 
-        All other arguments are fields of ``BatchSizeOptions``, which describes them. With ``target_batch``, the
+        All other arguments are fields of ``univnet.gan.tuner.batch_size.BatchSizeOptions``, which describes them. With ``target_batch``, the
         micro-batches to accumulate are ``batch_size_search.accumulate``.
 
         Returns:
@@ -241,7 +241,7 @@ class Tuner:
                 checkpoint that holds more than plain values, which can run code.
             ckpt_path: a checkpoint to start from.
 
-        All other arguments are fields of ``LRFindOptions``, which describes them.
+        All other arguments are fields of ``univnet.gan.tuner.tuner.LRFindOptions``, which describes them.
 
         Returns:
             The curves, or the grid; ``None`` with ``fast_dev_run``.
