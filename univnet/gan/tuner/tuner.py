@@ -162,8 +162,8 @@ class Tuner:
             method: must be ``"fit"``.
             batch_arg_name: the attribute or hyperparameter to set, on the model, the data module or both.
 
-        All other arguments are fields of ``univnet.gan.tuner.batch_size.BatchSizeOptions``, which describes them. With ``target_batch``, the
-        micro-batches to accumulate are ``batch_size_search.accumulate``.
+        All other arguments are fields of ``univnet.gan.tuner.batch_size.BatchSizeOptions``, which describes them. With
+        ``target_batch``, the micro-batches to accumulate are ``batch_size_search.accumulate``.
 
         Returns:
             The size; ``None`` with ``fast_dev_run``.
