@@ -67,22 +67,24 @@ def test_what_it_lets_hear_is_what_the_shipped_vocoder_says(tmp_path: Path, monk
         np.testing.assert_allclose(sf.read(tmp_path / name)[0], shipped, rtol=0, atol=difference)
 
 
-def test_hear_it(tmp_path: Path, speech: np.ndarray) -> None:
-    names: dict[str, Any] = {"recording": torch.from_numpy(speech[:16000])[None, None]}
+def test_hear_it(tmp_path: Path, speech: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sf.write("recording.wav", speech[:16000], 16000, subtype="FLOAT")
+    names: dict[str, Any] = {}
     run(road("Hear it", tmp_path), names)
     assert names["mel"].shape == (1, 80, 62)
     assert names["audio"].shape == (1, 1, 62 * 256)
     assert "`univnet synthesize --checkpoint demo --output out FILES`" in README
-    sf.write(tmp_path / "a.wav", speech[:16000], 16000)
-    main(["synthesize", "--checkpoint", "demo", "--output", str(tmp_path / "out"), str(tmp_path / "a.wav")])
-    np.testing.assert_allclose(sf.read(tmp_path / "out" / "a.wav")[0], names["audio"][0, 0].numpy(), rtol=0, atol=1e-3)
+    main(["synthesize", "--checkpoint", "demo", "--output", "out", "recording.wav"])
+    for spoken in ("spoken.wav", "out/recording.wav"):
+        np.testing.assert_allclose(sf.read(spoken)[0], names["audio"][0, 0].numpy(), rtol=0, atol=1e-3)
 
 
 def test_train_on_your_folder(place: Path, demo: Path) -> None:
-    sf.write("mine.wav", *sf.read(sorted(demo.glob("*.flac"))[0]))
+    sf.write("recording.wav", *sf.read(sorted(demo.glob("*.flac"))[0]))
     block = road("Train on your folder", place)
     run(block, {}, {"fit": ["--trainer.val_check_interval", "1"]})
-    assert list(Path("out").iterdir()) == [Path("out/mine.wav")]
+    assert list(Path("out").iterdir()) == [Path("out/recording.wav")]
     first = block._replace(code=block.code.splitlines()[0])
     run(first, {}, {"fit": ["--ckpt_path", "last", "--trainer.max_steps", "2"]})
     [last] = place.glob("runs/univnet_c16/version_*/checkpoints/last.ckpt")
