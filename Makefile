@@ -19,9 +19,11 @@ help:
 install: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt
+	@echo "Installing into $(VENV): some minutes, about 6 GB"
 	test -x $(RUN)/python || $(PYTHON) -m venv $(VENV)
 	$(RUN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	-$(RUN)/python -m pip install --quiet --constraint constraints.txt pesq  # needs a C compiler; tests of PESQ skip
+	@$(RUN)/python -m pip install --quiet --constraint constraints.txt pesq \
+		|| echo "PESQ is not installed, since it needs a C compiler: its column stays empty, its tests are skipped"
 	touch $@
 
 demo: install
@@ -29,6 +31,7 @@ demo: install
 
 docs: install
 	$(RUN)/python docs/api.py build/docs
+	@echo "Open build/docs/index.html"
 
 lint: install
 	$(RUN)/ruff check .
