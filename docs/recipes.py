@@ -1,24 +1,25 @@
-"""What the techniques buy per hour: ``python docs/recipes.py SPEECH RUNS [RECIPE …]``, default: all of them.
+"""What the techniques buy per hour: ``python docs/recipes.py SPEECH RUNS [RECIPE …] [--seeds N …]``.
 
 The same networks, losses, speech and time of one core, by this package's recipe, by the plain recipe of UnivNet's own
 code, and by this package's without one technique. SPEECH is a folder with train.tsv and validation.tsv. Time is that
 of this process alone (CPU time of one thread, without validation and reading), measured for each recipe before the
-runs; so other work on the machine disturbs it little. What RUNS holds already is not run again. It prints the table of
-docs/quality.md and draws RUNS/recipes.png.
+runs; so other work on the machine disturbs it little. All recipes and three seeds are run, or those that are named;
+what RUNS holds already is not run again. It prints the table of docs/quality.md and draws docs/pictures/recipes.png.
 """
 
+import argparse
 import json
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from demo_model import demo_model, quiet_trainer
+from matplotlib.figure import Figure
+from small_runs import save
 
 from univnet import AudioDataModule, UnivNet
 from univnet.callbacks import ValidationMetrics
@@ -150,12 +151,12 @@ def curve(run: Run, costs: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]
     return seconds / 60, np.array([[each[term] for term in TERMS] for each in run])
 
 
-def main(speech: Path, runs: Path, *recipes: str) -> None:
-    """Run what is missing, and write the tables and the picture."""
+def main(speech: Path, runs: Path, recipes: Sequence[str] = tuple(RECIPES), seeds: Sequence[int] = SEEDS) -> None:
+    """Run what is missing, and write the table and the picture."""
     torch.set_num_threads(1)
     runs.mkdir(parents=True, exist_ok=True)
-    for recipe in recipes or RECIPES:
-        for seed in SEEDS:
+    for recipe in recipes:
+        for seed in seeds:
             record = runs / f"{recipe}_{seed}.json"
             if not record.exists():
                 clock = train(RECIPES[recipe], speech, seed, *lengths(measured(recipe, speech, runs)))
@@ -164,10 +165,9 @@ def main(speech: Path, runs: Path, *recipes: str) -> None:
 
 
 def finished(runs: Path) -> Iterator[tuple[str, list[tuple[np.ndarray, np.ndarray]]]]:
-    """Yield each recipe that has been run with all seeds, and its curves."""
+    """Yield each recipe that has been run, and its curves, one for each seed."""
     for recipe in RECIPES:
-        records = [runs / f"{recipe}_{seed}.json" for seed in SEEDS]
-        if all(record.exists() for record in records):
+        if records := sorted(runs.glob(f"{recipe}_*.json")):
             costs = measured(recipe, Path(), runs)
             yield recipe, [curve(json.loads(record.read_text()), costs) for record in records]
 
@@ -175,17 +175,18 @@ def finished(runs: Path) -> Iterator[tuple[str, list[tuple[np.ndarray, np.ndarra
 def write(runs: Path) -> None:
     """Print the table in Markdown, and draw the curves of both recipes."""
     curves = dict(finished(runs))
-    print("| recipe | updates | " + " | ".join(TERMS.values()) + " | time to the plain recipe's M-STFT |")
+    print("| recipe (seeds) | updates | " + " | ".join(TERMS.values()) + " | time to the plain recipe's M-STFT |")
     print("|---|---|" + "---|" * (len(TERMS) + 1))
     goal = np.mean([values[-1, 0] for _, values in curves["plain"]])
     for recipe, each in curves.items():
         ends = np.array([values[-1] for _, values in each])
         reached = [until(minutes, values[:, 0], float(goal)) for minutes, values in each]
         times = f"{np.mean(reached):.1f} min ({BUDGET / 60 / np.mean(reached):.1f} times as fast)"
-        cells = [f"{m:.3f} ± {s:.3f}" for m, s in zip(ends.mean(0), ends.std(0, ddof=1), strict=True)]
+        spread = ends.std(0, ddof=1) if len(ends) > 1 else np.full(len(TERMS), np.nan)
+        cells = [f"{m:.3f} ± {s:.3f}".removesuffix(" ± nan") for m, s in zip(ends.mean(0), spread, strict=True)]
         updates = lengths(measured(recipe, Path(), runs))[0]
-        print(f"| {recipe} | {updates:,} | " + " | ".join(cells) + f" | {times} |")
-    figure = plt.figure(figsize=(9, 3), layout="constrained")
+        print(f"| {recipe} ({len(ends)}) | {updates:,} | " + " | ".join(cells) + f" | {times} |")
+    figure = Figure(figsize=(9, 3), layout="constrained")
     for place, (ax, title) in enumerate(zip(figure.subplots(1, len(TERMS)), TERMS.values(), strict=True)):
         for color, recipe in enumerate(["ours", "plain"]):
             minutes = curves[recipe][0][0]
@@ -195,7 +196,7 @@ def write(runs: Path) -> None:
         ax.set(xlabel="minutes on one core", title=title)
         ax.grid(alpha=0.3)
     figure.axes[0].legend()
-    figure.savefig(runs / "recipes.png", dpi=100)
+    save(figure, "recipes")
 
 
 def until(minutes: np.ndarray, values: np.ndarray, goal: float) -> float:
@@ -211,4 +212,9 @@ def until(minutes: np.ndarray, values: np.ndarray, goal: float) -> float:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("speech", type=Path)
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("recipes", nargs="*", default=[*RECIPES])
+    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
+    main(**vars(parser.parse_args()))
