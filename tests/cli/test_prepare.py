@@ -160,6 +160,16 @@ def killed_and_resumed(source: Path, folder: Path, kills: int, seed: int) -> Non
     subprocess.run(command, env=environment, check=True, capture_output=True, timeout=100)
 
 
+def test_killed_after_the_last_recording_the_journal_is_put_in_order(tmp_path: Path, make_audio) -> None:
+    for number in range(3):
+        make_audio(f"in/{number}.wav", samples=9000, seed=number)
+    prepare(tmp_path / "in", tmp_path / "out")
+    journal, whole = tmp_path / "out" / "prepared.jsonl", contents(tmp_path / "out")
+    journal.write_text("".join(reversed(journal.read_text().splitlines(keepends=True))))
+    prepare(tmp_path / "in", tmp_path / "out")
+    assert contents(tmp_path / "out") == whole
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_killed_at_any_instant_and_resumed_gives_the_same_bytes(tmp_path: Path, make_audio) -> None:

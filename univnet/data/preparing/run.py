@@ -65,7 +65,9 @@ def prepare_recordings(
                 journal.write(_line(record))
                 journal.flush()
                 progress(job[0])
-        write_text(folder / JOURNAL, "".join(_line(record) for _, record in sorted(records.items())))
+    in_order = "".join(_line(record) for _, record in sorted(records.items()))
+    if jobs or (sources and (folder / JOURNAL).read_text(encoding="utf-8") != in_order):  # killed after the last job
+        write_text(folder / JOURNAL, in_order)
     return [records[source.file.name] for source in sources], len(jobs)
 
 
