@@ -181,7 +181,9 @@ def write(runs: Path) -> None:
     for recipe, each in curves.items():
         ends = np.array([values[-1] for _, values in each])
         reached = [until(minutes, values[:, 0], float(goal)) for minutes, values in each]
-        times = f"{np.mean(reached):.1f} min ({BUDGET / 60 / np.mean(reached):.1f} times as fast)"
+        minutes = BUDGET / 60 if recipe == "plain" else np.mean(reached)
+        factor = f"{BUDGET / 60 / minutes:.1f} times as fast"
+        times = f"{minutes:.1f} min ({factor})" if np.isfinite(minutes) else "not reached"
         spread = ends.std(0, ddof=1) if len(ends) > 1 else np.full(len(TERMS), np.nan)
         cells = [f"{m:.3f} ± {s:.3f}".removesuffix(" ± nan") for m, s in zip(ends.mean(0), spread, strict=True)]
         updates = lengths(measured(recipe, Path(), runs))[0]

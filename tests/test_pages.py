@@ -43,6 +43,7 @@ MADE = {
     "docs/learning_rates.png": "python docs/learning_rates.py",
     "docs/sounds/*": "python docs/sounds.py",
     "docs/pictures/warmup.png": "python docs/warmup.py",
+    "docs/pictures/recipes.png": "python docs/recipes.py",
     "docs/examples/digits.png": "python docs/examples/digits.py",
     **dict.fromkeys([f"docs/pictures/{name}.png" for name in TECHNIQUES], "python docs/techniques.py"),
     **dict.fromkeys([f"docs/pictures/{name}.png" for name in TROUBLES], "python docs/troubleshooting.py"),
