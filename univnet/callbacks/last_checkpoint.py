@@ -1,5 +1,6 @@
 """The newest state of a run, always in one file, and an end in good order when a signal asks for one."""
 
+import shlex
 import shutil
 import signal
 from pathlib import Path
@@ -19,7 +20,7 @@ from univnet.gan.lightning_internals import leave_signals, requeue_signal, valid
 
 
 class LastCheckpoint(Checkpoint):
-    """Keep ``last.ckpt`` beside the run's other checkpoints, to go on from with ``--ckpt_path last``.
+    """Keep ``last.ckpt`` beside the run's other checkpoints, to go on from with ``--ckpt_path``.
 
     Written after every so many generator updates, before and after every validation, when training ends, and when it
     is stopped. It always holds the state at the end of a micro-batch.
@@ -205,5 +206,11 @@ def _go_on(trainer: Trainer) -> str:
     whole = newest_whole(file.parent.glob("*.ckpt"))
     if whole is None:
         return f"there is no checkpoint in {file.parent} yet: start again"
-    how = "--ckpt_path last" if whole.path == file else f"--ckpt_path {whole.path}"
-    return f"{whole.path} is of update {whole.steps}: go on with {how}"
+    asked = file.parents[1] if whole.path == file and _is_of_logger(file, trainer) else whole.path
+    return f"{whole.path} is of update {whole.steps}: go on with --ckpt_path {shlex.quote(str(asked))}"
+
+
+def _is_of_logger(file: Path, trainer: Trainer) -> bool:
+    """Whether the command line finds ``file`` by its run's folder; ``last`` could stand for another run."""
+    runs = [Path(str(each.save_dir or ""), str(each.name or "")) for each in trainer.loggers[:1]]
+    return file.parent.name == "checkpoints" and [file.absolute().parents[2]] == [each.absolute() for each in runs]

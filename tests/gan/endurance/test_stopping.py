@@ -87,7 +87,7 @@ def test_a_failure_in_a_validation_ends_the_run_with_workers_and_it_is_due(tmp_p
     missing.mkdir(parents=True)
     assert start(tmp_path / "run", plan, patience=30) == 1
     assert "a file of the validation is gone" in said(tmp_path / "run")
-    assert "go on with --ckpt_path last" in said(tmp_path / "run")
+    assert f"go on with --ckpt_path {tmp_path}/run/checkpoints/last.ckpt\n" in said(tmp_path / "run")
     missing.rmdir()
     assert start(tmp_path / "run", plan) == 0
     assert_same(leavings(tmp_path / "run"), whole(PLAN))
@@ -196,7 +196,7 @@ def test_when_a_rank_is_killed_the_other_names_it_and_ends(rank: int, tmp_path: 
     told = said(tmp_path / "run", 1 - rank).strip().splitlines()[-1]
     assert f"rank {rank} (process " in told
     assert "is gone, and training cannot go on without" in told
-    assert told.endswith("go on with --ckpt_path last")
+    assert told.endswith(f"go on with --ckpt_path {tmp_path}/run/checkpoints/last.ckpt")
     assert start_ranks(tmp_path / "run", RANKS) == [0, 0]
     assert_same(leavings(tmp_path / "run"), whole(RANKS, 2))
 
