@@ -26,9 +26,10 @@ class LastCheckpoint(Checkpoint):
     is stopped. It always holds the state at the end of a micro-batch.
 
     SIGTERM, Ctrl-C, SIGUSR1 and SIGHUP stop the run at the end of the micro-batch under way (on all ranks at the same
-    one), or at once within a validation, which is then due after the resume, and while the next micro-batch is waited
-    for. The exit status is 128 and the signal's number. A second Ctrl-C ends the run at once and without saving. Under
-    SLURM the signal that Lightning's ``SLURMEnvironment`` names (SIGUSR1) also puts the job into the queue again.
+    one), which a line on stderr says at once, or without waiting within a validation, which is then due after the
+    resume, and while the next micro-batch is waited for. The exit status is 128 and the signal's number. A second
+    Ctrl-C ends the run at once and without saving. Under SLURM the signal that Lightning's ``SLURMEnvironment`` names
+    (SIGUSR1) also puts the job into the queue again.
 
     The folder is locked meanwhile: another run that would write there is refused.
 
@@ -62,7 +63,7 @@ class LastCheckpoint(Checkpoint):
             self._lock = FolderLock(file.parent)
             self._lock.acquire()
         requeues = requeue_signal(trainer)
-        self._signals = StopSignals(() if requeues is None else (requeues,))
+        self._signals = StopSignals(() if requeues is None else (requeues,), tells=trainer.is_global_zero)
         self._signals.install()
         leave_signals(trainer, self._signals.restore)
 
