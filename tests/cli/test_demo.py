@@ -13,7 +13,7 @@ from support.runs import load
 
 from univnet.callbacks import LastCheckpoint
 from univnet.cli import main
-from univnet.cli.demo import HELP
+from univnet.cli.demo import HELP, PLAN
 
 ROOT = Path(__file__).parents[2]
 _TRAINER = {"max_steps": 2, "val_check_interval": 2, "limit_val_batches": 1, "enable_progress_bar": "false"}
@@ -43,8 +43,10 @@ def test_the_demo_goes_all_the_way(
     """The same path as the slow test's, in two updates on one utterance."""
     monkeypatch.chdir(ROOT)
     main(["demo", "--trainer.logger.init_args.save_dir", str(tmp_path), *SMALL])
-    assert "Done: 2 generator updates." in capsys.readouterr().out
+    told, _, summary = capsys.readouterr().out.partition("Done: 2 generator updates.")
     folder = tmp_path / "demo" / "version_0"
+    assert told.startswith(PLAN)
+    assert all(f"{folder / name}: " in summary for name in ("speech", "pretrained"))
     assert (folder / "checkpoints" / "best.ckpt").exists()
     for speech in (folder / "speech", folder / "pretrained"):
         assert len(list(speech.glob("*.wav"))) == len(list(speech.glob("*.png"))) == 1

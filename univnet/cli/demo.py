@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from univnet.vocoder import Vocoder
 
 CONFIG = "configs/demo.yaml"
+PLAN = "The shipped vocoder speaks first; then a small one is trained on the speech in data/demo, and speaks, too."
 HELP = f"""\
 usage: univnet demo [--OPTION VALUE ...]
 example: univnet demo --trainer.max_steps 100
@@ -40,6 +41,7 @@ def run(argv: Sequence[str]) -> None:
 
     if not Path(CONFIG).is_file():
         raise FileNotFoundError(f"the demo needs {CONFIG} and data/demo: run it in the repository's folder")
+    print(f"{PLAN}\n", flush=True)  # before what Lightning says on stderr
     cli = TrainingCLI(args=["--config", CONFIG, *argv], run=False)
     if cli.config.rollbacks:
         raise UsageError(f"the demo makes no rollbacks: leave --rollbacks out, or use `univnet fit --config {CONFIG}`")
@@ -50,7 +52,7 @@ def run(argv: Sequence[str]) -> None:
     [before] = trainer.validate(model, data, verbose=False)
     kept_apart = [file.path for file in data.validation_dataset.files]
     _speak(Vocoder.from_pretrained("demo"), kept_apart, folder / "pretrained")
-    print(f"The vocoder in data/pretrained, which never heard them, has spoken {len(kept_apart)} utterances:")
+    print(f"The shipped vocoder (data/pretrained) has spoken {len(kept_apart)} recordings that it was not trained on:")
     print(f"  {folder / 'pretrained'}\n")
     try:
         trainer.fit(model, data)
@@ -72,7 +74,8 @@ def run(argv: Sequence[str]) -> None:
         f"  watch               {tensorboard} --logdir {folder.parent}\n"
         f"  checkpoint          {checkpoint}\n"
         f"  speech              {folder / 'speech'}: {len(kept_apart)} utterances it never trained on, as WAV and as\n"
-        f"                      PNG (spectrograms beside the real ones); the recordings are in {kept_apart[0].parent}"
+        f"                      PNG (spectrograms beside the real ones); the recordings are in {kept_apart[0].parent}\n"
+        f"  shipped vocoder     {folder / 'pretrained'}: the same utterances, for comparison"
     )
 
 
