@@ -67,9 +67,13 @@ class TestARun:
     def test_it_says_what_is_of_use_and_nothing_else(self, trained: SimpleNamespace) -> None:
         folder = str(trained.folder)
         said = [line for line in trained.err.replace("\r", "\n").splitlines() if line.strip()]
-        assert len(said) <= 3, said
+        assert len(said) <= 5, said
         assert next(line for line in said if line.startswith("univnet: generator of 0.0")).endswith(f"in {folder}")
-        assert all(line.startswith(("univnet: generator", "GPU available", "`Trainer.fit` stopped")) for line in said)
+        assert all(line.startswith(("univnet", "GPU available", "`Trainer.fit` stopped")) for line in said)
+        assert said[-2:] == [
+            f"univnet: the last checkpoint is {trained.checkpoints / 'last.ckpt'}; to hear what was trained:",
+            f"univnet synthesize --checkpoint {trained.checkpoints / 'best.ckpt'} --output out FILES",
+        ]
 
     def test_the_bar_shows_both_losses_and_the_time_left_to_max_steps(self, trained: SimpleNamespace) -> None:
         last = trained.out.replace("\r", "\n").strip().splitlines()[-1]
@@ -212,11 +216,14 @@ def test_a_csv_logger_serves_as_well_and_keeps_its_rows_when_resumed(config: Pat
 
 
 def test_the_bar_and_the_checkpoints_can_be_switched_off(
-    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     off = ["--trainer.enable_progress_bar", "false", "--trainer.enable_checkpointing", "false"]
-    main(["fit", "--config", str(config), *off, "--trainer.logger.save_dir", str(tmp_path)])
+    with caplog.at_level("INFO"):
+        main(["fit", "--config", str(config), *off, "--trainer.logger.save_dir", str(tmp_path)])
     assert "it/s" not in capsys.readouterr().out
+    assert "logs and checkpoints in" in caplog.text
+    assert "the last checkpoint" not in caplog.text
     assert list(tmp_path.rglob("events*"))
     assert not list(tmp_path.rglob("*.ckpt"))
 

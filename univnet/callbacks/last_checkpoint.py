@@ -58,7 +58,7 @@ class LastCheckpoint(Checkpoint):
         if stage != "fit":
             return
         self._began, self._waits, self._told_to_end, self._ranks = False, False, False, None
-        file = _file(trainer)  # asked for on every rank
+        file = last_file(trainer)  # asked for on every rank
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._lock = FolderLock(file.parent)
             self._lock.acquire()
@@ -70,7 +70,7 @@ class LastCheckpoint(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note where the run begins, and meet the other ranks."""
         resumed = trainer.ckpt_path
-        as_on_disk = not resumed or Path(resumed).absolute() == _file(trainer).absolute()
+        as_on_disk = not resumed or Path(resumed).absolute() == last_file(trainer).absolute()
         self._began, self._saved = True, _place(trainer) if as_on_disk else None
         if trainer.world_size > 1:
             self._ranks = Ranks()
@@ -130,7 +130,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over the checkpoint of a run that was over, where a kill came between its writing and this file's."""
-        file, resumed = _file(trainer), Path(trainer.ckpt_path or "")
+        file, resumed = last_file(trainer), Path(trainer.ckpt_path or "")
         if self._began or not trainer.is_global_zero or resumed.absolute().parent != file.absolute().parent:
             return
         whole = newest_whole(file.parent.glob("*.ckpt"))
@@ -174,7 +174,7 @@ class LastCheckpoint(Checkpoint):
         tried_out = trainer.fast_dev_run  # type: ignore[attr-defined]
         if tried_out or (self._saved == _place(trainer) and not anew):
             return
-        trainer.save_checkpoint(_file(trainer), weights_only=False)
+        trainer.save_checkpoint(last_file(trainer), weights_only=False)
         self._saved = _place(trainer)
 
     def _say_goodbye(self, trainer: Trainer, stopped: Stopped) -> None:
@@ -194,7 +194,8 @@ def _place(trainer: Trainer) -> tuple[int, int]:
     return trainer.global_step, trainer.fit_loop.epoch_loop.batch_progress.total.completed
 
 
-def _file(trainer: Trainer) -> Path:
+def last_file(trainer: Trainer) -> Path:
+    """Return where ``last.ckpt`` is, or would be."""
     for other in trainer.checkpoint_callbacks:
         if isinstance(other, ModelCheckpoint) and other.dirpath:
             return Path(other.dirpath, "last.ckpt")
@@ -203,7 +204,7 @@ def _file(trainer: Trainer) -> Path:
 
 def _go_on(trainer: Trainer) -> str:
     """Return how to go on, with what the folder holds."""
-    file = _file(trainer)
+    file = last_file(trainer)
     whole = newest_whole(file.parent.glob("*.ckpt"))
     if whole is None:
         return f"there is no checkpoint in {file.parent} yet: start again"

@@ -41,7 +41,7 @@ def run(argv: Sequence[str]) -> None:
 
     if not Path(CONFIG).is_file():
         raise FileNotFoundError(f"the demo needs {CONFIG} and data/demo: run it in the repository's folder")
-    print(f"{PLAN}\n", flush=True)  # before what Lightning says on stderr
+    print(f"{PLAN}\n", file=sys.stderr)  # where what Lightning says comes next
     cli = TrainingCLI(args=["--config", CONFIG, *argv], run=False)
     if cli.config.rollbacks:
         raise UsageError(f"the demo makes no rollbacks: leave --rollbacks out, or use `univnet fit --config {CONFIG}`")
