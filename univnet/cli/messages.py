@@ -18,6 +18,7 @@ HIDDEN_MESSAGES = (
     "args parameter is intended to run from within Python",  # univnet.cli takes the verb off first
     "Checkpoint directory .* exists and is not empty",  # a run resumed goes on in its folder
     "smaller than the logging interval",  # that counts micro-batches of an epoch; here updates of the run count
+    "Our suggested max number of worker",  # of torch; AudioDataModule says so itself, and names the option
     "does not have many workers",  # data.num_workers is the user's choice
     "callbacks used to create the checkpoint need to be provided",  # one's own options have changed since
     "The dirpath has changed from",  # a new folder has a best checkpoint of its own
