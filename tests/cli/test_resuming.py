@@ -10,6 +10,7 @@ import torch
 import yaml
 from support.runs import ACCUMULATE, load
 
+from univnet import UnivNet
 from univnet.cli import main
 
 SCHEDULED = ["--model.generator_schedule.scheduler", "torch.optim.lr_scheduler.ExponentialLR"]
@@ -105,6 +106,49 @@ def test_windows_clipping_and_decay_are_those_given(resume: Resume) -> None:
     players = resume.last["gan"]["players"]
     assert (players["generator"]["steps"], players["generator"]["micro_batches"]) == (3, 4)
     assert players["discriminator"]["report"]["clipped"] == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "shape", "goes_on"),
+    [
+        ("batch_size", "2", (2, 1, 2048), (0, 3)),  # as many batches as were made, of the new size, are left out
+        ("batch_size", "4", (4, 1, 2048), (0, 1)),  # the epoch has no more of these: its first one ends it
+        ("segment_length", "4096", (1, 1, 4096), (0, 3)),
+    ],
+)
+def test_another_batch_or_segment_takes_effect_and_the_place_in_the_epoch_stays(
+    resume: Resume,
+    monkeypatch: pytest.MonkeyPatch,
+    option: str,
+    value: str,
+    shape: tuple[int, ...],
+    goes_on: tuple[int, int],
+) -> None:
+    usual, shapes = UnivNet.generate, list[torch.Size]()
+
+    def generate(self: Any, batch: Any) -> Any:
+        shapes.append(batch["audio"].shape)
+        return usual(self, batch)
+
+    monkeypatch.setattr(UnivNet, "generate", generate)
+    assert place(resume.last) == (0, 2)
+    resume(*MORE, f"--data.{option}", value)
+    assert place(resume.last) == goes_on
+    assert shapes == [shape]
+    assert resume.recorded["data"][option] == int(value)
+
+
+def place(checkpoint: dict[str, Any]) -> tuple[int, int]:
+    """Return the loader's epoch and the number of batches made in it."""
+    [state] = checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"]
+    return state["epoch"], state["position"]
+
+
+def test_where_segments_of_another_length_make_another_order_a_warning_says_so(config: Path, tmp_path: Path) -> None:
+    seconds = ["--data.epoch", "seconds"]
+    resume = Resume(tmp_path / "b", config, first_run(tmp_path / "a", config, *seconds))
+    with pytest.warns(UserWarning, match=r"The data set had \d+ items when the checkpoint was written"):
+        resume(*MORE, *seconds, "--data.segment_length", "4096")
 
 
 @pytest.mark.parametrize(

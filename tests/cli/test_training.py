@@ -1,6 +1,7 @@
 """``univnet fit`` and ``univnet validate``: what a run leaves behind, how it ends and how it is resumed."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import torch
 import yaml
 from support.runs import ACCUMULATE, TRAIN, events, load, steps
 
+from univnet import Generator
 from univnet.cli import main
 
 
@@ -65,9 +67,13 @@ class TestARun:
     def test_it_says_what_is_of_use_and_nothing_else(self, trained: SimpleNamespace) -> None:
         folder = str(trained.folder)
         said = [line for line in trained.err.replace("\r", "\n").splitlines() if line.strip()]
-        assert len(said) <= 3, said
+        assert len(said) <= 5, said
         assert next(line for line in said if line.startswith("univnet: generator of 0.0")).endswith(f"in {folder}")
-        assert all(line.startswith(("univnet: generator", "GPU available", "`Trainer.fit` stopped")) for line in said)
+        assert all(line.startswith(("univnet", "GPU available", "`Trainer.fit` stopped")) for line in said)
+        assert said[-2:] == [
+            f"univnet: the last checkpoint is {trained.checkpoints / 'last.ckpt'}; to hear what was trained:",
+            f"univnet synthesize --checkpoint {trained.checkpoints / 'best.ckpt'} --output out FILES",
+        ]
 
     def test_the_bar_shows_both_losses_and_the_time_left_to_max_steps(self, trained: SimpleNamespace) -> None:
         last = trained.out.replace("\r", "\n").strip().splitlines()[-1]
@@ -108,6 +114,38 @@ def test_resuming_the_last_run_goes_on_in_its_folder(trained: SimpleNamespace, c
     assert steps(events(folder), "val/stft") == [2, 4, 6, 8]
 
 
+def test_the_way_on_that_a_failed_run_names_leads_into_its_own_folder(
+    trained: SimpleNamespace,
+    config: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Also where an older run of the same name has made more updates."""
+    runs = tmp_path / "runs" / "small"
+    shutil.copytree(trained.folder, runs / "version_0")
+    usual, calls = Generator.forward, []
+
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        if len(calls) > 2:
+            raise MemoryError
+        return usual(self, *args, **kwargs)
+
+    argv = ["fit", "--config", str(config), "--trainer.logger.init_args.save_dir", str(runs.parent)]
+    argv += ["--trainer.limit_val_batches", "0", "--checkpoint_last.every_n_train_steps", "1"]
+    monkeypatch.setattr(Generator, "forward", forward)
+    with caplog.at_level("INFO"), pytest.raises(SystemExit):
+        main([*argv, "--trainer.max_steps", "9"])
+    monkeypatch.undo()
+    [named] = re.findall(r"is of update 2: go on with (.*)", caplog.text)
+    assert named == f"--ckpt_path {runs / 'version_1'}"
+    main([*argv, "--trainer.max_steps", "3", *named.split()])
+    assert load(runs / "version_1" / "checkpoints" / "last.ckpt")["global_step"] == 3
+    assert load(runs / "version_0" / "checkpoints" / "last.ckpt")["global_step"] == 7
+    assert {path.name for path in runs.iterdir()} == {"version_0", "version_1"}
+
+
 def stopped(command: list[str], checkpoints: Path, stop: Callable[[Any], None]) -> tuple[int, str]:
     """Start a run, ``stop`` it once it has made three updates, and return its exit status and what it said."""
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
@@ -140,7 +178,7 @@ def test_ctrl_c_saves_the_state_at_the_end_of_a_micro_batch(config: Path, tmp_pa
     status, err = stopped(command, checkpoints, lambda process: process.send_signal(signal.SIGINT))
     assert status != 0
     assert "Traceback" not in err
-    assert "go on with --ckpt_path last" in err
+    assert f"go on with --ckpt_path {checkpoints.parent}\n" in err
     interrupted = load(checkpoints / "last.ckpt")
     step = interrupted["global_step"]
     assert step >= 3
@@ -178,11 +216,14 @@ def test_a_csv_logger_serves_as_well_and_keeps_its_rows_when_resumed(config: Pat
 
 
 def test_the_bar_and_the_checkpoints_can_be_switched_off(
-    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     off = ["--trainer.enable_progress_bar", "false", "--trainer.enable_checkpointing", "false"]
-    main(["fit", "--config", str(config), *off, "--trainer.logger.save_dir", str(tmp_path)])
+    with caplog.at_level("INFO"):
+        main(["fit", "--config", str(config), *off, "--trainer.logger.save_dir", str(tmp_path)])
     assert "it/s" not in capsys.readouterr().out
+    assert "logs and checkpoints in" in caplog.text
+    assert "the last checkpoint" not in caplog.text
     assert list(tmp_path.rglob("events*"))
     assert not list(tmp_path.rglob("*.ckpt"))
 

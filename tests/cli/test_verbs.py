@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from lightning.fabric.utilities import warnings as lightnings
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from support import ROOT
 
@@ -108,6 +109,29 @@ def test_warnings_are_one_line_and_what_is_of_no_use_is_hidden(
     assert warnings.formatwarning is usual
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     assert not logger.filters
+
+
+def test_warnings_from_lightnings_files_and_our_log_have_the_same_form(
+    pretend: Callable[..., None], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a verb loads Lightning, which then changes the form of warnings from its own files."""
+
+    def run(argv: Sequence[str]) -> None:
+        monkeypatch.setattr(lightnings, "_default_format_warning", warnings.formatwarning)
+        warnings.formatwarning = lightnings._custom_format_warning
+        warnings.warn_explicit("of use", UserWarning, lightnings.__file__, 394)
+        logging.getLogger("univnet.gan").warning("of %s", "use, too")
+        logging.getLogger("univnet.gan").info("of none")
+
+    pretend(run)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = lambda message, category, *where: print(
+            warnings.formatwarning(message, category, *where[:2]), end="", file=sys.stderr
+        )
+        main(["pretend"])
+    assert capsys.readouterr().err == "univnet: warning: of use\nunivnet: warning: of use, too\n"
+    assert not logging.getLogger("univnet").handlers
 
 
 @pytest.mark.parametrize(

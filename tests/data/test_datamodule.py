@@ -1,4 +1,5 @@
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -182,3 +183,17 @@ def test_other_batches_pass(demo):
     data = make(demo)
     assert data.on_after_batch_transfer([1], 0) == [1]
     assert data.on_after_batch_transfer({"x": 1}, 0) == {"x": 1}
+
+
+def test_more_readers_than_processors_are_told_of_once_by_the_options_name(
+    demo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("univnet.data.datamodule.available_processors", lambda: 2)
+    data = make(demo, num_workers=3)
+    with pytest.warns(UserWarning, match=r"data\.num_workers is 3, but this process may use 2 CPUs"):
+        data.setup()
+    assert data.num_workers == 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data.setup()
+        make(demo, num_workers=2).setup()

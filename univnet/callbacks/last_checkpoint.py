@@ -1,5 +1,6 @@
 """The newest state of a run, always in one file, and an end in good order when a signal asks for one."""
 
+import shlex
 import shutil
 import signal
 from pathlib import Path
@@ -19,15 +20,16 @@ from univnet.gan.lightning_internals import leave_signals, requeue_signal, valid
 
 
 class LastCheckpoint(Checkpoint):
-    """Keep ``last.ckpt`` beside the run's other checkpoints, to go on from with ``--ckpt_path last``.
+    """Keep ``last.ckpt`` beside the run's other checkpoints, to go on from with ``--ckpt_path``.
 
     Written after every so many generator updates, before and after every validation, when training ends, and when it
     is stopped. It always holds the state at the end of a micro-batch.
 
     SIGTERM, Ctrl-C, SIGUSR1 and SIGHUP stop the run at the end of the micro-batch under way (on all ranks at the same
-    one), or at once within a validation, which is then due after the resume, and while the next micro-batch is waited
-    for. The exit status is 128 and the signal's number. A second Ctrl-C ends the run at once and without saving. Under
-    SLURM the signal that Lightning's ``SLURMEnvironment`` names (SIGUSR1) also puts the job into the queue again.
+    one), which a line on stderr says at once, or without waiting within a validation, which is then due after the
+    resume, and while the next micro-batch is waited for. The exit status is 128 and the signal's number. A second
+    Ctrl-C ends the run at once and without saving. Under SLURM the signal that Lightning's ``SLURMEnvironment`` names
+    (SIGUSR1) also puts the job into the queue again.
 
     The folder is locked meanwhile: another run that would write there is refused.
 
@@ -56,19 +58,19 @@ class LastCheckpoint(Checkpoint):
         if stage != "fit":
             return
         self._began, self._waits, self._told_to_end, self._ranks = False, False, False, None
-        file = _file(trainer)  # asked for on every rank
+        file = last_file(trainer)  # asked for on every rank
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._lock = FolderLock(file.parent)
             self._lock.acquire()
         requeues = requeue_signal(trainer)
-        self._signals = StopSignals(() if requeues is None else (requeues,))
+        self._signals = StopSignals(() if requeues is None else (requeues,), tells=trainer.is_global_zero)
         self._signals.install()
         leave_signals(trainer, self._signals.restore)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note where the run begins, and meet the other ranks."""
         resumed = trainer.ckpt_path
-        as_on_disk = not resumed or Path(resumed).absolute() == _file(trainer).absolute()
+        as_on_disk = not resumed or Path(resumed).absolute() == last_file(trainer).absolute()
         self._began, self._saved = True, _place(trainer) if as_on_disk else None
         if trainer.world_size > 1:
             self._ranks = Ranks()
@@ -128,7 +130,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over the checkpoint of a run that was over, where a kill came between its writing and this file's."""
-        file, resumed = _file(trainer), Path(trainer.ckpt_path or "")
+        file, resumed = last_file(trainer), Path(trainer.ckpt_path or "")
         if self._began or not trainer.is_global_zero or resumed.absolute().parent != file.absolute().parent:
             return
         whole = newest_whole(file.parent.glob("*.ckpt"))
@@ -172,7 +174,7 @@ class LastCheckpoint(Checkpoint):
         tried_out = trainer.fast_dev_run  # type: ignore[attr-defined]
         if tried_out or (self._saved == _place(trainer) and not anew):
             return
-        trainer.save_checkpoint(_file(trainer), weights_only=False)
+        trainer.save_checkpoint(last_file(trainer), weights_only=False)
         self._saved = _place(trainer)
 
     def _say_goodbye(self, trainer: Trainer, stopped: Stopped) -> None:
@@ -192,7 +194,8 @@ def _place(trainer: Trainer) -> tuple[int, int]:
     return trainer.global_step, trainer.fit_loop.epoch_loop.batch_progress.total.completed
 
 
-def _file(trainer: Trainer) -> Path:
+def last_file(trainer: Trainer) -> Path:
+    """Return where ``last.ckpt`` is, or would be."""
     for other in trainer.checkpoint_callbacks:
         if isinstance(other, ModelCheckpoint) and other.dirpath:
             return Path(other.dirpath, "last.ckpt")
@@ -201,9 +204,15 @@ def _file(trainer: Trainer) -> Path:
 
 def _go_on(trainer: Trainer) -> str:
     """Return how to go on, with what the folder holds."""
-    file = _file(trainer)
+    file = last_file(trainer)
     whole = newest_whole(file.parent.glob("*.ckpt"))
     if whole is None:
         return f"there is no checkpoint in {file.parent} yet: start again"
-    how = "--ckpt_path last" if whole.path == file else f"--ckpt_path {whole.path}"
-    return f"{whole.path} is of update {whole.steps}: go on with {how}"
+    asked = file.parents[1] if whole.path == file and _is_of_logger(file, trainer) else whole.path
+    return f"{whole.path} is of update {whole.steps}: go on with --ckpt_path {shlex.quote(str(asked))}"
+
+
+def _is_of_logger(file: Path, trainer: Trainer) -> bool:
+    """Whether the command line finds ``file`` by its run's folder; ``last`` could stand for another run."""
+    runs = [Path(str(each.save_dir or ""), str(each.name or "")) for each in trainer.loggers[:1]]
+    return file.parent.name == "checkpoints" and [file.absolute().parents[2]] == [each.absolute() for each in runs]

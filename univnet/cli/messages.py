@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 EXIT_STATUS = 2  # of the user's mistakes; univnet.cli.runs.failures has the machine's
+_NOWHERE = "/univnet"  # in the place of a warning's file
 _LONGEST = 2000  # characters of a message: some quote a value of any size
 
 # Patterns of what Lightning and its dependencies say that is of no use here, and why not.
@@ -18,6 +19,7 @@ HIDDEN_MESSAGES = (
     "args parameter is intended to run from within Python",  # univnet.cli takes the verb off first
     "Checkpoint directory .* exists and is not empty",  # a run resumed goes on in its folder
     "smaller than the logging interval",  # that counts micro-batches of an epoch; here updates of the run count
+    "Our suggested max number of worker",  # of torch; AudioDataModule says so itself, and names the option
     "does not have many workers",  # data.num_workers is the user's choice
     "callbacks used to create the checkpoint need to be provided",  # one's own options have changed since
     "The dirpath has changed from",  # a new folder has a best checkpoint of its own
@@ -41,19 +43,33 @@ class UsageError(Exception):
 def plain_messages() -> Iterator[None]:
     """Leave out messages of no use, and say warnings in one line each."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
-    usual_format = warnings.formatwarning
+    ours, handler = logging.getLogger("univnet"), logging.StreamHandler()
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(_Plain())
+    usual_format, usual_show = warnings.formatwarning, warnings.showwarning
     with warnings.catch_warnings():
         for text in HIDDEN_MESSAGES:
             warnings.filterwarnings("ignore", message=f"(?s).*{text}")
         for logger in loggers:
             logger.addFilter(_is_of_use)
+        ours.addHandler(handler)
         warnings.formatwarning = _format_warning
+        # Without its place: Lightning, once imported, has a form of its own for warnings from its files.
+        warnings.showwarning = lambda message, category, filename, lineno, file=None, line=None: usual_show(
+            message, category, _NOWHERE, 0, file
+        )
         try:
             yield
         finally:
             warnings.formatwarning = usual_format
+            ours.removeHandler(handler)
             for logger in loggers:
                 logger.removeFilter(_is_of_use)
+
+
+class _Plain(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return _format_warning(record.getMessage()).rstrip("\n")
 
 
 def _is_of_use(record: logging.LogRecord) -> bool:

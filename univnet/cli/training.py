@@ -1,5 +1,6 @@
 """The ``fit`` and ``validate`` verbs: LightningCLI for a UnivNet."""
 
+import shlex
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities import rank_zero_info
 
 from univnet.callbacks import AudioThroughput, LastCheckpoint, UpdateProgressBar, ValidationSamples
+from univnet.callbacks.last_checkpoint import last_file
 from univnet.cli.configs import ConfigFile
 from univnet.cli.help.training_parser import TrainingParser
 from univnet.cli.messages import UsageError
@@ -264,6 +266,15 @@ class TrainingCLI(LightningCLI):
         except NonFiniteError as error:
             rates = {player: model.hparams[f"{player}_lr"] for player in model.updates}
             raise self._rollbacks.back_from(error, self.trainer, rates, self.config.fit.rollbacks) from None
+
+    def after_fit(self) -> None:
+        """Say where the last checkpoint is, and how it is heard."""
+        if not self.trainer.checkpoint_callbacks or not (last := last_file(self.trainer)).exists():
+            return
+        best = last.with_name("best.ckpt")
+        heard = shlex.quote(str(best if best.exists() else last))
+        rank_zero_info(f"univnet: the last checkpoint is {last}; to hear what was trained:")
+        rank_zero_info(f"univnet synthesize --checkpoint {heard} --output out FILES")
 
     def before_validate(self) -> None:
         """Find mistakes in the data, and say where there is nothing to measure."""

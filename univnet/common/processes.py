@@ -1,4 +1,4 @@
-"""Which processes of this machine are alive."""
+"""Processes of this machine: which are alive, and on how many processors this one may run."""
 
 import os
 from pathlib import Path
@@ -17,3 +17,10 @@ def is_running(process: int) -> bool:
         return status.read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (OSError, IndexError):
         return True
+
+
+def available_processors() -> int:
+    """Return the number of processors that this process may use: a container or a job can have fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

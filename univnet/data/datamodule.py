@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 from lightning import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
 from univnet.audio import FolderCache, LogMelSpectrogram, MelFormat, MemoryCache, ReadSegment, read_segment
+from univnet.common.processes import available_processors
 from univnet.data.augment import Augment
 from univnet.data.check import Check, check_files, warn_of_resampling
 from univnet.data.crops import EPOCHS, Epoch
@@ -149,6 +151,12 @@ class AudioDataModule(LightningDataModule):
         """Find, check and split the files, once for all stages."""
         if self.train_dataset is not None:
             return
+        if self.num_workers > (processors := available_processors()):
+            rank_zero_warn(
+                f"data.num_workers is {self.num_workers}, but this process may use {processors} CPUs: more reading "
+                "processes than that wait for each other",
+                category=UserWarning,
+            )
         files, _ = check_files(self._listed(), self.check, mel=self.mel, mel_format=self.mel_format)
         if self.validation_manifest is None:
             training, validation = split_files(files, self.validation, self.seed)

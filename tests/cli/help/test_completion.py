@@ -42,6 +42,8 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> str:
         (["export", "--to", "o"], ["onnx"]),
         (["prepare", "--sam"], ["--sample-rate"]),
         (["demo", "--data.batch"], ["--data.batch_size"]),
+        (["fit", "--ckpt"], ["--ckpt_path"]),
+        (["demo", "--ckpt"], []),
     ],
 )
 def test_bash_completes(script: str, words: list[str], offered: list[str]) -> None:

@@ -67,6 +67,21 @@ def test_a_file_is_itself_and_nothing_is_nothing(tmp_path: Path) -> None:
     assert find_checkpoint(None, tmp_path) is None
 
 
+def test_a_runs_folder_is_that_run_and_another_folder_is_refused(tmp_path: Path) -> None:
+    run = tmp_path / "version_0"
+    last, step = write(run, "last", 3), write(run, "step_2", 2)
+    write(tmp_path / "version_1", "last", 7)
+    assert find_checkpoint(str(run), tmp_path) == last
+    last.unlink()
+    assert find_checkpoint(str(run), tmp_path) == step
+    step.unlink()
+    with pytest.raises(ValueError, match="there is no whole checkpoint in"):
+        find_checkpoint(str(run), tmp_path)
+    for asked, folder in ((str(run / "checkpoints"), tmp_path), (str(run), tmp_path / "other"), (str(run), None)):
+        with pytest.raises(ValueError, match="is no folder of a run"):
+            find_checkpoint(asked, folder)
+
+
 @pytest.mark.parametrize("asked", [None, "last", "auto", "x.ckpt"])
 def test_a_job_queued_again_goes_on_with_its_own_run(
     asked: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

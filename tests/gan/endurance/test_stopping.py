@@ -1,5 +1,6 @@
 """Signals, at every moment of a run, end it in good order and lose nothing; nothing hangs. Real processes."""
 
+import contextlib
 import multiprocessing
 import os
 import shutil
@@ -30,6 +31,7 @@ AT = {  # a hook, and its call
     "at a validation's end": ("on_validation_end", 1),
     "at an epoch's end": ("on_train_epoch_end", 1),
 }
+NOTHING_TO_WAIT_FOR = ("before training", "in a validation")
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +54,7 @@ def test_a_signal_loses_nothing_and_is_the_exit_status(at: str, tmp_path: Path, 
     number = SIGNALS[[*AT].index(at) % len(SIGNALS)]
     assert start(tmp_path / "run", PLAN, Blow(number, hook, call)) == 128 + number
     assert "Traceback" not in said(tmp_path / "run")
+    assert ("saving after this micro-batch" in said(tmp_path / "run")) == (at not in NOTHING_TO_WAIT_FOR)
     assert start(tmp_path / "run", PLAN) == 0
     assert_same(leavings(tmp_path / "run"), whole(PLAN))
 
@@ -87,7 +90,7 @@ def test_a_failure_in_a_validation_ends_the_run_with_workers_and_it_is_due(tmp_p
     missing.mkdir(parents=True)
     assert start(tmp_path / "run", plan, patience=30) == 1
     assert "a file of the validation is gone" in said(tmp_path / "run")
-    assert "go on with --ckpt_path last" in said(tmp_path / "run")
+    assert f"go on with --ckpt_path {tmp_path}/run/checkpoints/last.ckpt\n" in said(tmp_path / "run")
     missing.rmdir()
     assert start(tmp_path / "run", plan) == 0
     assert_same(leavings(tmp_path / "run"), whole(PLAN))
@@ -156,6 +159,43 @@ def test_nothing_is_raised_while_a_queue_has_its_lock() -> None:
         signals.restore()
 
 
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_that_has_to_wait_is_answered_at_once_and_once(
+    number: int, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    signals = StopSignals(tells=True)
+    signals.at_once = False
+    signals._on_signal(number, None)
+    signals._on_signal(signal.SIGTERM, None)
+    told = capfd.readouterr().err
+    assert told.strip().startswith(f"univnet: {signal.Signals(number).name}: saving after this micro-batch")
+    assert ("a second Ctrl-C" in told) == (number == signal.SIGINT)
+    assert told.count("univnet:") == 1
+
+
+@pytest.mark.parametrize(
+    ("tells", "at_once"), [(False, False), (True, True)], ids=["another rank", "nothing to wait for"]
+)
+def test_there_is_no_answer(tells: bool, at_once: bool, capfd: pytest.CaptureFixture[str]) -> None:
+    signals = StopSignals(tells=tells)
+    signals.at_once = at_once
+    with contextlib.suppress(SystemExit):
+        signals._on_signal(signal.SIGTERM, None)
+    assert not capfd.readouterr().err
+
+
+def test_a_closed_stderr_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(*_: Any) -> int:
+        raise BrokenPipeError
+
+    signals = StopSignals(tells=True)
+    signals.at_once = False
+    monkeypatch.setattr(os, "write", write)
+    signals._on_signal(signal.SIGTERM, None)
+    assert signals.asked == signal.SIGTERM
+
+
 def test_hangups_stay_ignored_after_nohup(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
@@ -196,7 +236,7 @@ def test_when_a_rank_is_killed_the_other_names_it_and_ends(rank: int, tmp_path: 
     told = said(tmp_path / "run", 1 - rank).strip().splitlines()[-1]
     assert f"rank {rank} (process " in told
     assert "is gone, and training cannot go on without" in told
-    assert told.endswith("go on with --ckpt_path last")
+    assert told.endswith(f"go on with --ckpt_path {tmp_path}/run/checkpoints/last.ckpt")
     assert start_ranks(tmp_path / "run", RANKS) == [0, 0]
     assert_same(leavings(tmp_path / "run"), whole(RANKS, 2))
 

@@ -33,11 +33,13 @@ def completion_script(shell: str, verbs: Mapping[str, Any]) -> str:
     subparsers = root.add_subparsers()
     for name, verb in verbs.items():
         subparsers.add_parser(name, help=verb.summary)
-        parser = parser_of(verbs["fit" if name == "demo" else name])  # the demo takes what fit takes
+        parser = parser_of(verbs["fit" if name == "demo" else name])  # the demo takes what fit takes, but for these
+        absent = ("--ckpt_path", "--rollbacks") if name == "demo" else ()
         for action in [*parser._actions]:
             if action.help != argparse.SUPPRESS:
                 action.help = told(action).replace("%", "%%")  # zsh shows it
-            if any(not each.startswith("-") for each in action.option_strings):  # a link between two options
+            # A name without dashes is that of a link between two options.
+            if any(not each.startswith("-") or each in absent for each in action.option_strings):
                 parser._actions.remove(action)
             elif isinstance(action.metavar, str) and action.metavar.startswith("{"):  # jsonargparse's, of a Literal
                 action.choices = action.metavar.strip("{}").split(",")

@@ -120,7 +120,7 @@ WORDS = {
     "config": "YAML file of options, changed by those that come after it",
     "print_config": "print the configuration that would be used, as YAML, and end",
     "seed_everything": "seed of all random numbers, true for a random one",
-    "ckpt_path": "checkpoint: a file, last (the newest), or auto (last if there is one)",
+    "ckpt_path": "checkpoint: a file, a run's folder, last, or auto (last if there is one)",
     "trainer.max_steps": "generator updates in all, -1 for no end",
     "trainer.max_time": "time after which to end, DD:HH:MM:SS",
     "trainer.accelerator": "kind of device: cpu, gpu, mps",

@@ -42,8 +42,8 @@ def failure(error: Exception) -> Failure | None:
     if isinstance(error, RuntimeError) and (found := _WORKER.search(message)):
         why = "of too little shared memory (/dev/shm)" if "us error" in message else "for lack of memory"
         return Failure(
-            f"a process that loads data has died ({found[0].rstrip('.')}), most often {why}: lower data.num_workers, "
-            "and go on with --ckpt_path last",
+            f"a process that loads data has died ({found[0].rstrip('.')}), most often {why}: lower data.num_workers; "
+            "where training had begun, the line above says how to go on",
             MACHINE,
         )
     if _of_memory(error):
@@ -64,7 +64,10 @@ def _no_room(error: OSError, message: str) -> str:
     if error.errno not in NO_ROOM or "make room" in message:  # checkpoints say which of them is whole
         return message
     where = f" for {error.filename}" if error.filename else ""
-    return f"there is no room left{where} ({error.strerror}): make room, then go on with --ckpt_path last"
+    return (
+        f"there is no room left{where} ({error.strerror}): make room; "
+        "where training had begun, the line above says how to go on"
+    )
 
 
 def _of_memory(error: Exception) -> bool:

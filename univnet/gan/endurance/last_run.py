@@ -1,4 +1,4 @@
-"""Which run ``--ckpt_path last`` and ``auto`` go on with, and how its folder is made ready for that.
+"""Which run ``--ckpt_path last``, ``auto`` and a run's folder go on with, and how that folder is made ready.
 
 A run is a folder with a folder ``checkpoints`` in it; runs of one name lie beside each other.
 """
@@ -24,7 +24,8 @@ def find_checkpoint(asked: str | None, folder: Path | None) -> Path | None:
 
     ``last`` and ``auto`` stand for the run with the most updates of those in ``folder``, and its ``last.ckpt``, or its
     newest whole checkpoint where that one is damaged or missing. Without any, ``last`` is refused and ``auto`` begins a
-    new run. A job that SLURM has queued again goes on with its own run, whatever was asked for at first.
+    new run. The folder of a run in ``folder`` stands for that run. A job that SLURM has queued again goes on with its
+    own run, whatever was asked for at first.
 
     Raises:
         ValueError: there is nothing to go on from, or no folder to look into.
@@ -32,7 +33,7 @@ def find_checkpoint(asked: str | None, folder: Path | None) -> Path | None:
     if folder is not None and (own := _requeued(folder)):
         return own.path
     if asked not in ("last", "auto"):
-        return Path(asked) if asked else None
+        return _named(Path(asked), folder) if asked else None
     if folder is None:
         raise ValueError(f"--ckpt_path {asked} needs a logger with a save_dir; else name the checkpoint file itself")
     found = _newest(_runs(folder))
@@ -66,6 +67,19 @@ def note_job(run: Path) -> None:
         write_text(run / _JOB, f"{job}\n")
 
 
+def _named(asked: Path, folder: Path | None) -> Path:
+    """Return the checkpoint ``asked`` for: a file is itself, a run's folder stands for its last one."""
+    if not asked.is_dir():
+        return asked
+    if folder is None or asked.resolve().parent != folder.resolve():
+        where = f"the runs of this configuration are in {folder}" if folder else "this configuration has none"
+        raise ValueError(f"--ckpt_path {asked} is no folder of a run ({where}): name a checkpoint file instead")
+    found = _of_run(asked)
+    if found is None:
+        raise ValueError(f"--ckpt_path {asked}: there is no whole checkpoint in {asked / 'checkpoints'}")
+    return found.path
+
+
 def _requeued(folder: Path) -> Whole | None:
     """Return the checkpoint of the run of this very job, where SLURM has queued it again."""
     if not int(os.environ.get("SLURM_RESTART_COUNT") or 0):
@@ -88,7 +102,7 @@ def _newest(runs: list[Path]) -> Whole | None:
     if latest.steps < best.steps:
         rank_zero_info(
             f"univnet: goes on from {best.path}, of update {best.steps}; {latest.path} was written later, but is of "
-            f"update {latest.steps}: name it to go on there"
+            f"update {latest.steps}: --ckpt_path {latest.path.parent.parent} goes on there"
         )
     return best
 

@@ -1,5 +1,6 @@
 """Signals that end a run in good order: a handler only takes note, and the run stops where its state is whole."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -30,15 +31,20 @@ class StopSignals:
 
     SIGHUP that is ignored, as after ``nohup``, stays ignored. Handlers that there were before are called as well.
 
+    Args:
+        more: numbers of further signals that ask for an end.
+        tells: say on stderr that the first signal was heard, where the micro-batch under way is finished first.
+
     Attributes:
         asked: the signal's number; 0 until there was one.
         at_once: nothing under way has to be finished first, so a signal raises ``Stopped`` right away.
     """
 
-    def __init__(self, more: Iterable[int] = ()) -> None:
+    def __init__(self, more: Iterable[int] = (), tells: bool = False) -> None:
         self._numbers = {*NUMBERS, *more}
         self._before: dict[int, Any] = {}
         self._process = os.getpid()
+        self._tells = tells
         self.asked, self.at_once = 0, True
 
     def install(self) -> None:
@@ -76,6 +82,8 @@ class StopSignals:
         if os.getpid() != self._process:  # a loader's worker, before it has handlers of its own
             return
         again, self.asked = self.asked, self.asked or number
+        if self._tells and not (again or self.at_once):
+            _tell(number)
         previous = self._before.get(number)
         if callable(previous) and previous is not signal.default_int_handler:
             previous(number, frame)
@@ -83,6 +91,17 @@ class StopSignals:
             raise Stopped(number, whole=False)
         if self.at_once and not _is_putting(frame):
             raise Stopped(self.asked)
+
+
+def _tell(number: int) -> None:
+    """Say that the signal was heard: a micro-batch can take minutes.
+
+    Not by print or logging: the handler may have interrupted one of them, which then holds its lock or buffer.
+    """
+    second = "; a second Ctrl-C ends at once, without saving" if number == signal.SIGINT and not _sent_twice() else ""
+    line = f"\nunivnet: {signal.Signals(number).name}: saving after this micro-batch{second}\n"  # below the bar
+    with contextlib.suppress(OSError):  # stderr may be closed, or its reader gone
+        os.write(2, line.encode())
 
 
 def _is_putting(frame: FrameType | None) -> bool:
