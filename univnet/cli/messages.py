@@ -100,4 +100,9 @@ def parsing_mistake(message: str) -> str:
         message = f"{where[0] if where else ''} {what}"
     message = re.sub(key, r"\1:", message)
     message = re.sub(r"<class '(?:[\w.]*\.)?(\w+)'>", r"\1", message).replace("NoneType", "null")
-    return one_line(re.sub(r"Expected an? (\S+?)\.? Got value: ", r"expected \1, got ", message)).rstrip(".")
+    message = re.sub(
+        r"'\w+' object has no attribute 'keys'", "init_args must be a mapping of arguments, or left out", message
+    )
+    message = re.sub(r"Expected a typing\.Literal\[(.*?)\]\. Got value: ", r"expected one of \1, got ", message)
+    message = re.sub(r"Expected an? (\S+?)\.? Got value: ", r"expected \1, got ", message)
+    return one_line(re.sub(r", got None$", ", got null", message)).rstrip(".")
