@@ -19,6 +19,7 @@ from tqdm import tqdm
 from univnet.cli.help.page import WIDTH
 from univnet.cli.help.verb_parser import VerbParser
 from univnet.cli.messages import UsageError
+from univnet.cli.output import cannot_write_to
 from univnet.cli.synthesize import WEIGHT_FILES, load_vocoder
 from univnet.common.files import remove_partial, write_text
 from univnet.common.mistakes import Mistakes
@@ -176,9 +177,8 @@ def _parser() -> VerbParser:
 
 def _check(options: argparse.Namespace) -> None:
     mistakes = Mistakes("evaluate")
-    mistakes.unless(
-        options.output.is_dir() or not options.output.exists(), f"--output {options.output} is a file: name a folder"
-    )
+    if mistake := cannot_write_to(options.output, "--output"):
+        mistakes.add([mistake])
     for name in ("limit", "jobs", "sample_rate"):
         value = getattr(options, name)
         mistakes.unless(value is None or value > 0, f"--{name.replace('_', '-')} must be at least 1, got {value}")

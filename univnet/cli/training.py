@@ -15,6 +15,7 @@ from univnet.callbacks import AudioThroughput, LastCheckpoint, UpdateProgressBar
 from univnet.cli.configs import ConfigFile
 from univnet.cli.help.training_parser import TrainingParser
 from univnet.cli.messages import UsageError
+from univnet.cli.output import cannot_write_to
 from univnet.cli.runs.given import given_options
 from univnet.cli.runs.options import give_way
 from univnet.cli.runs.resuming import Resuming, carried, resumed_options
@@ -189,6 +190,7 @@ class TrainingCLI(LightningCLI):
             raise UsageError("--init_from starts a new run and --ckpt_path goes on with one: give one of the two")
         loggers = _with_folders(config.trainer.logger)
         where = loggers[0].init_args if loggers else None
+        _refuse_folders(loggers, config.trainer)
         found = find_checkpoint(asked, where and Path(where.save_dir) / (where.get("name") or ""))
         if asked is not None or found is not None:  # else the option may not be there, as for the demo
             config.ckpt_path = None if found is None else str(found)
@@ -299,3 +301,18 @@ def _with_folders(logger: Any) -> list[Any]:
     """Return the configurations of those of the trainer's loggers that write to a folder."""
     loggers = logger if isinstance(logger, list) else [logger]
     return [each for each in loggers if hasattr(each, "get") and (each.get("init_args") or {}).get("save_dir")]
+
+
+def _refuse_folders(loggers: Sequence[Any], trainer: Any) -> None:
+    """Refuse folders of a run's logs and checkpoints that cannot be written to."""
+    places = {
+        "trainer.logger.init_args.save_dir": [
+            Path(each.init_args.save_dir) / (each.init_args.get("name") or "") for each in loggers
+        ],
+        "trainer.default_root_dir": [Path(trainer.default_root_dir)] if trainer.default_root_dir else [],
+    }
+    for option, folders in places.items():
+        for folder in folders:
+            # Addresses such as s3://… are Lightning's; a Path of one has a single slash.
+            if ":/" not in str(folder) and (why := cannot_write_to(folder, option)):
+                raise UsageError(why)
