@@ -13,7 +13,6 @@ import torch
 
 from univnet.cli import main
 
-
 BEGINNINGS = {"flac": b"fLaC", "png": b"\x89PNG", "wav": b"RIFF", "script": b"c"}  # of files that are no checkpoints
 
 
