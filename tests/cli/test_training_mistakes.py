@@ -28,6 +28,13 @@ class TestMistakesAreToldInOneLine:
             (["--model.mel.init_args.hop_length", "200"], "mel.hop_length is 200 but the product of generator.strides"),
             (["--model.mel.init_args.n_mels", "30"], "generator.n_mels is 20 but mel.n_mels is 30: make them equal"),
             (["--data.root", "nowhere"], "There is no folder nowhere to look for audio in: check data.root"),
+            (
+                ["--data.root", "pyproject.toml"],
+                "pyproject.toml is a file: data.root must be the folder of the recordings",
+            ),
+            (["--data.root", "null"], "give --data.root FOLDER or --data.manifest FILE"),
+            (["--data.manifest", "table.tsv"], "switch the other off, as with --data.root null"),
+            (["--config", "configs/demo.yaml", "--data.root", "X"], "as with --data.manifest null"),
             (["--data.validation", str(CLIPS)], f"validation={CLIPS} leaves none of the {CLIPS} files to train on"),
             (["--data.segment_length", "1000"], "segment_length must be a multiple of the mel's hop_length=256"),
         ],

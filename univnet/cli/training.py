@@ -183,6 +183,7 @@ class TrainingCLI(LightningCLI):
         """Refuse what cannot work, and find the run that is to go on, in its folder."""
         config = self.config[self.subcommand] if self.subcommand else self.config
         give_way(config, self._given)
+        _refuse_sources(config.data, self._given)
         if self.subcommand == "validate" and not config.get("ckpt_path"):
             raise UsageError("validate needs a checkpoint to measure: --ckpt_path FILE, or --ckpt_path last")
         asked = config.get("ckpt_path")
@@ -316,3 +317,15 @@ def _refuse_folders(loggers: Sequence[Any], trainer: Any) -> None:
             # Addresses such as s3://… are Lightning's; a Path of one has a single slash.
             if ":/" not in str(folder) and (why := cannot_write_to(folder, option)):
                 raise UsageError(why)
+
+
+def _refuse_sources(data: Any, given: set[str]) -> None:
+    """Refuse no recordings at all, and those of two options."""
+    if not data.root and not data.manifest:
+        raise UsageError("there are no recordings to read: give --data.root FOLDER or --data.manifest FILE")
+    if data.root and data.manifest:
+        other = "root" if "data.root" not in given and "data.manifest" in given else "manifest"
+        raise UsageError(
+            f"data.root ({data.root}) and data.manifest ({data.manifest}) are both given: take one of them, and switch "
+            f"the other off, as with --data.{other} null"
+        )
