@@ -180,8 +180,16 @@ def test_layers_from_the_lowest() -> None:
         ("base: .", "top.yaml: there is no file ., which it names as its base"),
         ("base: good.yaml\ndata: {batch_sise: 1}", "batch_sise"),
         ("base: wrong.yaml", "data.batch_size: expected int, got many"),
-        ("data: {batch_size: null}", "data.batch_size: expected int, got None"),
-        ("model: {generator_lr: null}", "model.generator_lr: expected float, got None"),
+        ("data: {batch_size: null}", "data.batch_size: expected int, got null"),
+        ("model: {generator_lr: null}", "model.generator_lr: expected float, got null"),
+        ("model: null", "model is null: leave the key out for its defaults, or list its options below it"),
+        ("data: null", "data is null"),
+        ("trainer: null", "trainer is null"),
+        ("model: {generator_updates: null}", "model.generator_updates is null"),
+        ("samples: null", "samples is null"),
+        ("checkpoint_every: null", "checkpoint_every is null"),
+        ("matmul_precision: null", "matmul_precision: expected one of 'highest', 'high', 'medium', got null"),
+        ("model: {generator: {class_path: Generator, init_args: null}}", "init_args must be a mapping of arguments"),
     ],
 )
 def test_mistakes_are_said_in_one_line(
@@ -195,6 +203,7 @@ def test_mistakes_are_said_in_one_line(
     assert ended.value.code == 2
     [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("univnet: error: ")]
     assert mistake in line
+    assert "see `univnet --help`" not in line  # the verb's own help tells more
     assert not (tmp_path / "executed").exists()
 
 

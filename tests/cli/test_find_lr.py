@@ -33,7 +33,7 @@ def test_it_leaves_curves_and_a_config_that_trains(config: Path, capsys: pytest.
     assert curve["monitor"] == "generator/stft"
     marked = record["curves"]["discriminator"]["doubt"]
     assert "discriminator/loss depends on the other player" in marked
-    assert f"no basis for these: {marked}" in out
+    assert f"no basis for these: {marked.replace('(m', '(--m')}" in out
     assert "depends on the other player" not in (curve["doubt"] or "")
     assert [float(row["loss"]) for row in rows if row["player"] == "generator"] == curve["raw"]
     assert (folder / "lr_find.png").read_bytes()[:4] == b"\x89PNG"
@@ -65,6 +65,30 @@ def test_it_leaves_curves_and_a_config_that_trains(config: Path, capsys: pytest.
         first = next(row for row in csv.DictReader(file) if row["generator/lr"])
     assert float(first["generator/lr"]) == schedule_of(written, "generator")["base_lr"]
     assert float(first["discriminator/lr"]) == schedule_of(written, "discriminator")["base_lr"]
+
+
+@pytest.mark.parametrize(
+    ("updates", "advice"),
+    [
+        ("6", "give more updates (now --num_training 6), or try other rates"),
+        ("50", "try other rates (now --min_lr 1e-12"),
+    ],
+)
+def test_where_no_rate_is_found_what_was_to_be_written_is_an_error(
+    updates: str, advice: str, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = config.parent / "mine.yaml"
+    rates = ["--min_lr", "1e-12", "--max_lr", "2e-12", "--num_training", updates]  # nothing is learnt
+    with pytest.raises(SystemExit) as leaving:
+        main(["find-lr", "--config", str(config), *rates, "--write", str(mine)])
+    assert leaving.value.code == 2
+    out, err = capsys.readouterr()
+    assert f"univnet: error: no learning rate was found, so --write {mine} is not written: {advice}" in err
+    assert "--max_lr 2e-12" in err
+    assert "no learning rate is suggested: " in out
+    assert "(--num_training)" in out or "(--min_lr, --max_lr)" in out
+    assert not mine.exists()
+    assert (config.parent / "runs" / "small" / "version_0" / "lr_find.json").is_file()
 
 
 def schedule_of(config: dict, player: str) -> dict:

@@ -13,6 +13,8 @@ import torch
 
 from univnet.cli import main
 
+BEGINNINGS = {"flac": b"fLaC", "png": b"\x89PNG", "wav": b"RIFF", "script": b"c"}  # of files that are no checkpoints
+
 
 class Malice:
     """Makes a file when it is unpickled."""
@@ -34,6 +36,8 @@ def damaged(kind: str, folder: Path, good: Path) -> Path:
         path.write_bytes(good.read_bytes()[:-1000])
     elif kind == "text":
         path.write_text("not a checkpoint")
+    elif kind in BEGINNINGS:
+        path.write_bytes(BEGINNINGS[kind] + bytes(range(256)) * 20)
     elif kind == "empty":
         path.touch()
     else:
@@ -41,7 +45,7 @@ def damaged(kind: str, folder: Path, good: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kind", ["malicious", "pickle", "truncated", "text", "empty", "foreign"])
+@pytest.mark.parametrize("kind", ["malicious", "pickle", "truncated", "text", "empty", "foreign", *BEGINNINGS])
 def test_what_is_no_checkpoint_is_refused_and_never_run(
     kind: str, refused: Callable[..., str], trained: SimpleNamespace, config: Path, tmp_path: Path, speech_file: Path
 ) -> None:
@@ -51,6 +55,10 @@ def test_what_is_no_checkpoint_is_refused_and_never_run(
     assert "give a" in told or "not a checkpoint that univnet's training wrote" in told
     if kind in ("malicious", "truncated"):
         assert refused("fit", "--config", config, "--ckpt_path", path) == told
+    assert ("holds code" in told) == (kind in ("malicious", "pickle"))
+    if kind in ("text", "empty", *BEGINNINGS):
+        assert told == f"{path} is no checkpoint: give a file of weights, such as training's .ckpt"
+        assert refused("fit", "--config", config, "--init_from", path) == told
     assert not (tmp_path / "executed").exists()
 
 

@@ -124,5 +124,5 @@ def test_names_that_are_not_utf8(tmp_path, make_audio):
     with pytest.warns(UserWarning, match="2 unreadable") as caught:
         check_files(scan_folder(tmp_path))
     str(caught[0].message).encode()
-    with pytest.raises(FileNotFoundError, match=r"\\xe9"):
+    with pytest.raises(NotADirectoryError, match=r"\\xe9"):
         scan_folder(os.fsdecode(strange))

@@ -136,6 +136,6 @@ def write_recordings(folder: Path, recordings: Recordings, speech: Path) -> None
 
 
 def _read(folder: Path) -> Iterator[np.ndarray]:
-    for file in scan_folder(folder):
+    for file in scan_folder(folder, "--root"):
         with AudioReader(file.path, _RATE) as audio:
             yield audio.read(0, audio.length)[0].numpy()

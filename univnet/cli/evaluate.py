@@ -19,6 +19,7 @@ from tqdm import tqdm
 from univnet.cli.help.page import WIDTH
 from univnet.cli.help.verb_parser import VerbParser
 from univnet.cli.messages import UsageError
+from univnet.cli.output import cannot_write_to
 from univnet.cli.synthesize import WEIGHT_FILES, load_vocoder
 from univnet.common.files import remove_partial, write_text
 from univnet.common.mistakes import Mistakes
@@ -176,9 +177,9 @@ def _parser() -> VerbParser:
 
 def _check(options: argparse.Namespace) -> None:
     mistakes = Mistakes("evaluate")
-    mistakes.unless(
-        options.output.is_dir() or not options.output.exists(), f"--output {options.output} is a file: name a folder"
-    )
+    if mistake := cannot_write_to(options.output, "--output"):
+        mistakes.add([mistake])
+    mistakes.unless(options.data.exists(), f"there is no folder or manifest {options.data}: check --data")
     for name in ("limit", "jobs", "sample_rate"):
         value = getattr(options, name)
         mistakes.unless(value is None or value > 0, f"--{name.replace('_', '-')} must be at least 1, got {value}")
@@ -198,7 +199,8 @@ def _recordings(data: Path, limit: int | None) -> tuple[list[AudioFile], list[tu
     """Return the recordings, their speakers the manifest's or their first folders, and those left out with reasons."""
     if data.is_dir():
         found = [
-            replace(file, speaker=file.name.split("/")[0] if "/" in file.name else None) for file in scan_folder(data)
+            replace(file, speaker=file.name.split("/")[0] if "/" in file.name else None)
+            for file in scan_folder(data, "--data")
         ]
     else:
         found = read_manifest(data)

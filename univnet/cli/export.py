@@ -5,6 +5,7 @@ from pathlib import Path
 
 from univnet.cli.help.verb_parser import VerbParser
 from univnet.cli.messages import UsageError
+from univnet.cli.output import cannot_write_to
 from univnet.vocoder import Vocoder
 from univnet.weights.folder import save_discriminator
 from univnet.weights.sources import Weights, read_weights
@@ -34,6 +35,8 @@ def run(argv: Sequence[str]) -> None:
     there = any(target.iterdir()) if target.is_dir() else target.exists()
     if there and not options.overwrite:
         raise UsageError(f"{target} is there already: give --overwrite, or another --output")
+    if mistake := cannot_write_to(target if options.to in FOLDERS else target.parent, "--output"):
+        raise UsageError(mistake)
     source = read_weights(options.checkpoint, options.weights)
     told = {name: getattr(options, name) for name in ("data", "license") if getattr(options, name)}
     print(export(source, options.to, target, told))

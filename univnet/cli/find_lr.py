@@ -2,8 +2,9 @@
 
 import csv
 import json
+import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import yaml
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from univnet.cli.messages import UsageError
 from univnet.cli.tuning import TuningCLI, arguments_of
 from univnet.common.files import write_text, written_whole
 from univnet.common.mistakes import Mistakes
@@ -18,6 +20,7 @@ from univnet.gan import LRGrid, LRRangeTest
 from univnet.gan.tuner.tuner import LRFindOptions, Optimizer, Tuner
 
 NAME = "lr_find"
+_SHORT = 50  # updates; the curves of shorter tests are mostly noise
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ def run(argv: Sequence[str]) -> None:
     """Test the rates, draw the curves, say what they suggest, and write that down.
 
     Raises:
-        UsageError: what the user can mend, in a sentence.
+        UsageError: what the user can mend, in a sentence; also where no rate was found that could be written.
     """
     cli = TuningCLI("find-lr", Options, argv)
     options = cli.options
@@ -67,7 +70,7 @@ def run(argv: Sequence[str]) -> None:
     )
     if found is None:
         return
-    changes = {
+    changes: dict[str, Any] = {
         f"model.{player}_lr": float(f"{rate:.3g}")
         for player, rate in found.suggestions(method=options.suggest, quiet=True).items()
         if rate is not None
@@ -78,7 +81,9 @@ def run(argv: Sequence[str]) -> None:
     folder = cli.folder  # asked for on every rank
     _save(cli, found, changes, folder)
     _print_findings(cli, found, changes, folder)
-    if options.write and changes:
+    if options.write and not changes:
+        raise UsageError(f"no learning rate was found, so --write {options.write} is not written: {_advice(options)}")
+    if options.write:
         cli.write_config(options.write, changes)
 
 
@@ -128,11 +133,11 @@ def _print_findings(cli: TuningCLI, found: LRRangeTest | LRGrid, changes: dict[s
             for method, rate in curve.suggestions().items():
                 print(f"  {method:10}{'-' if rate is None else f'{rate:.2e}'}")
             if problem := curve.problem():
-                print(f"  no learning rate is suggested: {problem}")
+                print(f"  no learning rate is suggested: {_as_typed(problem)}")
             if doubt := curve.doubt():
-                print(f"  no basis for these: {doubt}")
+                print(f"  no basis for these: {_as_typed(doubt)}")
     elif found.doubt:
-        print(f"no basis for a suggestion: {found.doubt}")
+        print(f"no basis for a suggestion: {_as_typed(found.doubt)}")
     rates = " ".join(f"--{key} {value}" for key, value in changes.items() if key.endswith("_lr"))
     schedules = {key.removeprefix("model."): value for key, value in changes.items() if key.endswith("_schedule")}
     print(f"picture and figures: {folder / NAME}.png, .csv, .json")
@@ -140,8 +145,19 @@ def _print_findings(cli: TuningCLI, found: LRRangeTest | LRGrid, changes: dict[s
         print(f"to train with what {cli.options.suggest} suggests: {rates}")
     if schedules:
         print(f"to cycle between the rates:\n{yaml.safe_dump({'model': schedules}, sort_keys=False)}", end="")
-    if cli.options.write:
-        what = (
-            f"written: {cli.options.write}" if changes else f"nothing was found, so {cli.options.write} is not written"
-        )
-        print(what)
+    if cli.options.write and changes:
+        print(f"written: {cli.options.write}")
+
+
+def _advice(options: Options) -> str:
+    """Return what to do where no rate was found, by the options as they are typed."""
+    rates = f"try other rates (now --min_lr {options.min_lr:g} --max_lr {options.max_lr:g})"
+    if options.optimizer != "grid" and options.num_training < _SHORT:
+        return f"give more updates (now --num_training {options.num_training}), or {rates}"
+    return f"{rates}, or more updates (now --num_training {options.num_training})"
+
+
+def _as_typed(advice: str) -> str:
+    """Return a curve's ``advice`` with the names in brackets as options of the command line."""
+    names = "|".join(field.name for field in fields(Options))
+    return re.sub(rf"(?<=[( ])({names})(?=[,)])", r"--\1", advice)

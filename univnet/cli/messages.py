@@ -32,6 +32,10 @@ HIDDEN_MESSAGES = (
     "TPU available",
 )
 _HIDDEN = re.compile("|".join(HIDDEN_MESSAGES), re.DOTALL)
+_UNION = "Does not validate against any of the Union subtypes"
+_REASON = re.compile(
+    r"^ *- (?!Does not validate|Expected an? |Not (?:a|of) |Problem with|a class path|a dict )(.+)$", re.M
+)
 _LOGGERS = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed")
 
 
@@ -102,18 +106,32 @@ def one_line(message: str) -> str:
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]} …"
 
 
+def reason_of_union(message: str) -> str:
+    """Return the reason itself of a ``message`` that says so for every class that an argument may be of."""
+    found = _REASON.search(message) if message.startswith(_UNION) else None
+    return found[1] if found else message
+
+
 def parsing_mistake(message: str) -> str:
     """Return what jsonargparse's ``message`` says, for a reader who does not know its types."""
     key, nested = (
         r'Parser key "([^"]*)":',
         r"Problem with given class_path '[^']*':\s*(.+?)\s*(?:\n\s*- |\n *Given value|$)",
     )
-    if "Union subtypes" in message:
+    if _UNION in message:
         where = re.search(key, message)
-        found = re.findall(nested, message, re.DOTALL)
-        types, value = (re.search(p, message) for p in (r"Subtypes: [\[(](.*)[\])]", r"Given value: (.*)"))
-        what = found[-1] if found else f"expected one of {types[1] if types else '?'}, got {value[1] if value else '?'}"
+        found = [*re.finditer(nested, message, re.DOTALL)]
+        what, inside = (found[-1][1], message[found[-1].start() :]) if found else (_UNION, message)
+        if _UNION in what:
+            types, value = (re.search(p, inside) for p in (r"Subtypes: [\[(](.*)[\])]", r"Given value: (.*)"))
+            one_of = f"expected one of {types[1] if types else '?'}, got {value[1] if value else '?'}"
+            what = what[: what.index(_UNION)] + one_of
         message = f"{where[0] if where else ''} {what}"
     message = re.sub(key, r"\1:", message)
     message = re.sub(r"<class '(?:[\w.]*\.)?(\w+)'>", r"\1", message).replace("NoneType", "null")
-    return one_line(re.sub(r"Expected an? (\S+?)\.? Got value: ", r"expected \1, got ", message)).rstrip(".")
+    message = re.sub(
+        r"'\w+' object has no attribute 'keys'", "init_args must be a mapping of arguments, or left out", message
+    )
+    message = re.sub(r"Expected a typing\.Literal\[(.*?)\]\. Got value: ", r"expected one of \1, got ", message)
+    message = re.sub(r"Expected an? (\S+?)\.? Got value: ", r"expected \1, got ", message)
+    return one_line(re.sub(r", got None$", ", got null", message)).rstrip(".")

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from univnet.cli.help.verb_parser import VerbParser
 from univnet.cli.messages import UsageError
+from univnet.cli.output import cannot_write_to
 from univnet.common.files import NO_ROOM, written_whole
 from univnet.data.corpora import CORPORA, Source, find_sources, read_metadata
 from univnet.data.preparing import (
@@ -169,9 +170,10 @@ def _mistakes(options: Any) -> list[str]:
         f"--output must not lie in the source, {options.source}": (
             options.source.resolve() not in (options.output.resolve(), *options.output.resolve().parents)
         ),
-        f"--output {options.output} is a file: name a folder": not options.output.is_file(),
     }
-    return [rule for rule, kept in rules.items() if not kept]
+    found = [rule for rule, kept in rules.items() if not kept]
+    output = cannot_write_to(options.output, "--output")
+    return found if output is None else [*found, output]
 
 
 def _size(source: Source) -> int:

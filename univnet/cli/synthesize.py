@@ -19,6 +19,7 @@ from univnet.audio.mel_files import EXTENSIONS, frames_of_pipe, open_mel
 from univnet.audio.writing import Encoding, audio_writer, cannot_write
 from univnet.cli.help.verb_parser import VerbParser
 from univnet.cli.messages import UsageError
+from univnet.cli.output import cannot_write_to
 from univnet.common.files import written_whole
 from univnet.common.mistakes import Mistakes
 from univnet.vocoder import CHUNK_FRAMES, Vocoder
@@ -136,7 +137,8 @@ def _targets(options: argparse.Namespace) -> dict[Path, Path]:
     folder = options.output
     to_pipe = folder == PIPE
     mistakes.unless(not to_pipe or options.stream, "--output - needs --stream")
-    mistakes.unless(to_pipe or not folder.exists() or folder.is_dir(), f"--output {folder} is a file: name a folder")
+    if not to_pipe and (mistake := cannot_write_to(folder, "--output")):
+        mistakes.add([mistake])
     if mistake := cannot_write(f"x.{options.format}", options.encoding):
         mistakes.add([mistake.partition(": ")[2]])
     for path, name in _inputs(options, mistakes):

@@ -17,6 +17,7 @@ from univnet.callbacks.last_checkpoint import last_file
 from univnet.cli.configs import ConfigFile
 from univnet.cli.help.training_parser import TrainingParser
 from univnet.cli.messages import UsageError
+from univnet.cli.output import cannot_write_to
 from univnet.cli.runs.given import given_options
 from univnet.cli.runs.options import give_way
 from univnet.cli.runs.resuming import Resuming, carried, resumed_options
@@ -184,6 +185,7 @@ class TrainingCLI(LightningCLI):
         """Refuse what cannot work, and find the run that is to go on, in its folder."""
         config = self.config[self.subcommand] if self.subcommand else self.config
         give_way(config, self._given)
+        _refuse_sources(config.data, self._given)
         if self.subcommand == "validate" and not config.get("ckpt_path"):
             raise UsageError("validate needs a checkpoint to measure: --ckpt_path FILE, or --ckpt_path last")
         asked = config.get("ckpt_path")
@@ -191,6 +193,7 @@ class TrainingCLI(LightningCLI):
             raise UsageError("--init_from starts a new run and --ckpt_path goes on with one: give one of the two")
         loggers = _with_folders(config.trainer.logger)
         where = loggers[0].init_args if loggers else None
+        _refuse_folders(loggers, config.trainer)
         found = find_checkpoint(asked, where and Path(where.save_dir) / (where.get("name") or ""))
         if asked is not None or found is not None:  # else the option may not be there, as for the demo
             config.ckpt_path = None if found is None else str(found)
@@ -310,3 +313,30 @@ def _with_folders(logger: Any) -> list[Any]:
     """Return the configurations of those of the trainer's loggers that write to a folder."""
     loggers = logger if isinstance(logger, list) else [logger]
     return [each for each in loggers if hasattr(each, "get") and (each.get("init_args") or {}).get("save_dir")]
+
+
+def _refuse_folders(loggers: Sequence[Any], trainer: Any) -> None:
+    """Refuse folders of a run's logs and checkpoints that cannot be written to."""
+    places = {
+        "trainer.logger.init_args.save_dir": [
+            Path(each.init_args.save_dir) / (each.init_args.get("name") or "") for each in loggers
+        ],
+        "trainer.default_root_dir": [Path(trainer.default_root_dir)] if trainer.default_root_dir else [],
+    }
+    for option, folders in places.items():
+        for folder in folders:
+            # Addresses such as s3://… are Lightning's; a Path of one has a single slash.
+            if ":/" not in str(folder) and (why := cannot_write_to(folder, option)):
+                raise UsageError(why)
+
+
+def _refuse_sources(data: Any, given: set[str]) -> None:
+    """Refuse no recordings at all, and those of two options."""
+    if not data.root and not data.manifest:
+        raise UsageError("there are no recordings to read: give --data.root FOLDER or --data.manifest FILE")
+    if data.root and data.manifest:
+        other = "root" if "data.root" not in given and "data.manifest" in given else "manifest"
+        raise UsageError(
+            f"data.root ({data.root}) and data.manifest ({data.manifest}) are both given: take one of them, and switch "
+            f"the other off, as with --data.{other} null"
+        )

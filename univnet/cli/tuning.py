@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from univnet.cli.help.training_parser import TrainingParser
 from univnet.cli.messages import UsageError
+from univnet.cli.output import cannot_write_to
 from univnet.cli.training import TrainingCLI
 from univnet.common.files import write_text
 
@@ -53,6 +54,8 @@ class TuningCLI(TrainingCLI):
         super().before_instantiate_classes()
         if self.config.write:
             _refuse_existing(self.config.write)
+            if mistake := cannot_write_to(Path(self.config.write).parent, "--write: the folder"):
+                raise UsageError(mistake)
 
     @property
     def folder(self) -> Path:

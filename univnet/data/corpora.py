@@ -14,6 +14,8 @@ Corpus = Literal["auto", "folder", "libritts", "ljspeech", "vctk"]
 CORPORA = ("auto", "folder", "libritts", "ljspeech", "vctk")
 _SPLITS = {"train": "train", "dev": "validation", "test": "test"}  # how the names of LibriTTS's sets begin
 
+_OPTION = "SOURCE"  # what `univnet prepare` calls the folder
+
 
 @dataclass(frozen=True)
 class Source:
@@ -38,11 +40,14 @@ def find_sources(root: str | os.PathLike[str], corpus: Corpus = "auto") -> tuple
 
     Raises:
         FileNotFoundError: there is no such folder.
+        NotADirectoryError: it is a file.
         ValueError: it has not the layout that was asked for, or holds no recording.
     """
     root = Path(root)
+    if root.is_file():
+        raise NotADirectoryError(f"{shown(root)} is a file: {_OPTION} must be the folder of the recordings.")
     if not root.is_dir():
-        raise FileNotFoundError(f"There is no folder {shown(root)} to prepare: check its name.")
+        raise FileNotFoundError(f"There is no folder {shown(root)} to prepare: check {_OPTION}.")
     places = [root, *sorted(path for path in root.iterdir() if path.is_dir())]
     readers: dict[str, Callable[[Path], list[Source]]] = {"libritts": _libritts, "ljspeech": _ljspeech, "vctk": _vctk}
     for name in readers if corpus == "auto" else {corpus} & readers.keys():
@@ -51,7 +56,7 @@ def find_sources(root: str | os.PathLike[str], corpus: Corpus = "auto") -> tuple
                 return name, readers[name](place)
     if corpus not in ("auto", "folder"):
         raise ValueError(f"The folder {shown(root)} is not laid out as {corpus} is: use --corpus folder.")
-    return "folder", [Source(file) for file in scan_folder(root)]
+    return "folder", [Source(file) for file in scan_folder(root, _OPTION)]
 
 
 def read_metadata(path: str | os.PathLike[str], folder: str | os.PathLike[str] | None = None) -> list[Source]:
@@ -106,7 +111,7 @@ def _sets(place: Path) -> Iterator[str]:
 
 def _libritts(place: Path) -> list[Source]:
     sets, sources = set(_sets(place)), []
-    for file in scan_folder(place):
+    for file in scan_folder(place, _OPTION):
         parts = file.name.split("/")
         if parts[0] in sets and len(parts) > 2:
             sources.append(Source(replace(file, speaker=parts[1]), _SPLITS[parts[0].split("-")[0]]))
@@ -120,5 +125,5 @@ def _ljspeech(place: Path) -> list[Source]:
 
 def _vctk(place: Path) -> list[Source]:
     folder = next(path for path in (place / "wav48_silence_trimmed", place / "wav48") if path.is_dir())
-    files = (file for file in scan_folder(folder) if "_mic2." not in file.name)
+    files = (file for file in scan_folder(folder, _OPTION) if "_mic2." not in file.name)
     return [Source(replace(file, speaker=file.name.split("/")[0])) for file in files]

@@ -66,6 +66,7 @@ class AudioDataModule(LightningDataModule):
     Raises:
         ValueError: names every argument that does not fit; from ``setup``, no file is left for training.
         FileNotFoundError: from ``setup``, there is no such folder or manifest.
+        NotADirectoryError: from ``setup``, ``root`` is a file.
     """
 
     def __init__(
@@ -118,8 +119,11 @@ class AudioDataModule(LightningDataModule):
     def _validate(self, unfit: list[str]) -> None:
         hop = self.mel.hop_length
         rules = {
-            f"give either root or manifest and let the other be null, got {self.root!r} and {self.manifest!r}": (
-                (self.root is None) != (self.manifest is None)
+            "give root or manifest: a folder of recordings, or a table of them": (
+                self.root is not None or self.manifest is not None
+            ),
+            f"give either root or manifest, not both, got {self.root!r} and {self.manifest!r}": (
+                self.root is None or self.manifest is None
             ),
             f"segment_length must be a multiple of the mel's hop_length={hop}, got {self.segment_length}": (
                 self.segment_length > 0 and self.segment_length % hop == 0

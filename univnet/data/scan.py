@@ -45,7 +45,7 @@ UNREAD = {
 UNREAD |= {".tta", ".spx", ".shn", ".ac3", ".eac3", ".dts", ".ra", ".dsf", ".dff", ".mpc", ".mp2", ".raw", ".pcm"}
 
 
-def scan_folder(root: str | os.PathLike[str]) -> list[AudioFile]:
+def scan_folder(root: str | os.PathLike[str], option: str = "data.root") -> list[AudioFile]:
     """Every recording under a folder that libsndfile decodes, sorted by name.
 
     Folders and files are also reached through symbolic links. What is reached more than once is taken once, under the
@@ -55,13 +55,20 @@ def scan_folder(root: str | os.PathLike[str]) -> list[AudioFile]:
     One warning says what is there but not taken: sound in formats that are not decoded (counted by suffix), links that
     lead nowhere, and folders that cannot be opened.
 
+    Args:
+        root: the folder.
+        option: that named it, for messages.
+
     Raises:
         FileNotFoundError: there is no such folder.
+        NotADirectoryError: it is a file.
         ValueError: it holds no audio file.
     """
     root = Path(root)
+    if root.is_file():
+        raise NotADirectoryError(f"{shown(root)} is a file: {option} must be the folder of the recordings.")
     if not root.is_dir():
-        raise FileNotFoundError(f"There is no folder {shown(root)} to look for audio in: check data.root.")
+        raise FileNotFoundError(f"There is no folder {shown(root)} to look for audio in: check {option}.")
     search = _Search()
     search.run(root)
     if remarks := search.remarks():
@@ -69,7 +76,7 @@ def scan_folder(root: str | os.PathLike[str]) -> list[AudioFile]:
     if not search.found:
         others = ", ".join(sorted(EXTENSIONS - {".wav", ".flac", ".ogg"}))
         raise ValueError(
-            f"The folder {shown(root)} holds no .wav, .flac, .ogg file at any depth: point data.root at recordings "
+            f"The folder {shown(root)} holds no .wav, .flac, .ogg file at any depth: point {option} at recordings "
             f"({others} are read, too{''.join(f'; {remark}' for remark in remarks)})."
         )
     files = (AudioFile(path, shown(path.relative_to(root).as_posix())) for path in search.found)

@@ -17,6 +17,7 @@ from univnet.models import BaseGenerator, Generator
 from univnet.models.weight_norm import fold_weight_norm
 
 _GAIN = "parametrizations.weight.original0"  # ends the names of weight normalization's gains
+_BEGINNINGS = (b"PK", b"\x80")  # of what torch.save writes: a ZIP file, or a pickle as before torch 1.6
 _LARGEST_JSON = 1 << 20  # bytes
 
 
@@ -30,6 +31,10 @@ def read_pickle(path: str | PathLike[str]) -> Any:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
+    with path.open("rb") as file:
+        beginning = file.read(2)
+    if not beginning.startswith(_BEGINNINGS):
+        raise ValueError(f"{path} is no checkpoint: give a file of weights, such as training's .ckpt")
     if zipfile.is_zipfile(path):  # torch itself does not look at the checksums
         check_zip(path)
     try:

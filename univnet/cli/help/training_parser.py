@@ -33,8 +33,24 @@ class TrainingParser(LightningArgumentParser):
         return super().parse_args(args, *others, **named)
 
     def validate(self, namespace: Any, skip_unset: bool = True, **named: Any) -> None:
-        """Check the type of every option; jsonargparse lets a null in a file pass as if the option were not there."""
-        super().validate(namespace, skip_unset=False, **named)
+        """Check the type of every option; jsonargparse lets a null in a file pass as if the option were not there.
+
+        Raises:
+            TypeError: naming the first option that does not fit, or the part of a configuration that is null.
+        """
+        try:
+            for part in self.groups or ():
+                if namespace.get(part, "") is None:
+                    raise TypeError(f"{part} is null: leave the key out for its defaults, or list its options below it")
+            super().validate(namespace, skip_unset=False, **named)
+        except (KeyError, TypeError) as error:
+            if not hasattr(error, "subcommand_parser"):
+                error.subcommand_parser = self._of_verb(namespace)  # type: ignore[union-attr]  # its help tells more
+            raise
+
+    def _of_verb(self, namespace: Any) -> Any:
+        verbs = self._subcommands_action
+        return self if verbs is None else verbs._name_parser_map.get(namespace.get(verbs.dest), self)
 
     @property
     def command(self) -> str:

@@ -4,7 +4,7 @@ import errno
 import re
 from typing import NamedTuple
 
-from univnet.cli.messages import EXIT_STATUS, UsageError, one_line
+from univnet.cli.messages import EXIT_STATUS, UsageError, one_line, reason_of_union
 from univnet.common.files import NO_ROOM
 
 MACHINE = 3  # the exit status where the machine fell short: memory, disk, a process that was killed
@@ -34,7 +34,7 @@ class Failure(NamedTuple):
 
 def failure(error: Exception) -> Failure | None:
     """Return what to tell of ``error``, ``None`` if it is a bug and its traceback tells more."""
-    message = one_line(str(error))
+    message = one_line(reason_of_union(str(error)))
     if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
         return Failure(_no_room(error, message), MACHINE)
     if isinstance(error, ConnectionError):  # of ranks

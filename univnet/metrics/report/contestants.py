@@ -67,7 +67,7 @@ class Folder:
 
     def __init__(self, name: str, root: Path, sample_rate: int) -> None:
         self.name, self.root, self.sample_rate = name, root, sample_rate
-        files = scan_folder(root)
+        files = scan_folder(root, "--wavs")
         counts = Counter(Path(file.name).stem for file in files)
         self._by_stem = {stem: file.path for file in files if counts[stem := Path(file.name).stem] == 1}
         self._by_name = {Path(file.name).with_suffix("").as_posix(): file.path for file in files}
