@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
@@ -156,3 +157,15 @@ def test_a_vocoder_needs_no_lightning() -> None:
     code += "print([name for name in sys.modules if name.split('.')[0] in ('lightning', 'matplotlib', 'tensorboard')])"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+def test_an_array_is_refused_in_a_sentence(checkpoint: Path) -> None:
+    vocoder = Vocoder.from_checkpoint(checkpoint)
+    mel = np.zeros((1, vocoder.mel.n_mels, 4), dtype=np.float32)
+    told = r"the mel-spectrogram must be a torch\.Tensor, got numpy\.ndarray: take torch\.as_tensor"
+    with pytest.raises(TypeError, match=told):
+        vocoder(mel)
+    with pytest.raises(TypeError, match=told):
+        next(vocoder.stream([mel]))
+    with pytest.raises(TypeError, match=r"the audio must be a torch\.Tensor, got list"):
+        vocoder.mel([0.0] * 5000)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from univnet.audio import LogMelSpectrogram
 from univnet.common.precision import full_precision
+from univnet.common.tensors import require_tensor
 from univnet.models import BaseGenerator
 from univnet.models.streaming import EDGE_FRAMES, FrameNoise, Stream
 from univnet.weights.reading import read_pickle
@@ -119,8 +120,10 @@ class Vocoder(nn.Module):
                 of c32.
 
         Raises:
+            TypeError: for what is no tensor.
             ValueError: for another shape, or chunks no longer than their overlap.
         """
+        require_tensor(mel, "the mel-spectrogram")
         bands, weight = self.mel.n_mels, next(self.generator.parameters())
         if mel.ndim != 3 or mel.shape[1] != bands:
             raise ValueError(f"expected a mel-spectrogram of shape (batch, {bands}, frames), got {tuple(mel.shape)}")
@@ -154,6 +157,7 @@ class Vocoder(nn.Module):
             Audio (batch, 1, samples), at least one sample.
 
         Raises:
+            TypeError: for a piece that is no tensor.
             ValueError: for a piece of another shape, or chunks no longer than their overlap.
         """
         stream = self.open_stream(seed, chunk_frames)

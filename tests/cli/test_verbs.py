@@ -2,11 +2,13 @@
 
 import inspect
 import logging
+import re
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
@@ -167,6 +169,18 @@ class TestMistakesAreToldInOneLine:
             main(["--help"])
         assert ended.value.code == 0
         assert capsys.readouterr().out == listed
+
+    def test_the_versions(self, capsys: pytest.CaptureFixture[str]) -> None:
+        main(["--version"])
+        [line] = capsys.readouterr().out.splitlines()
+        known = [f"{name} {version(name)}" for name in ("torch", "lightning")]
+        assert re.fullmatch(rf"univnet \S.*, {re.escape(', '.join(known))}", line)
+
+    @pytest.mark.parametrize("verb", ["synthesize", "export", "evaluate"])
+    def test_the_shipped_vocoder_is_named(self, verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit):
+            main([verb, "--help"])
+        assert "or demo, the shipped vocoder" in " ".join(capsys.readouterr().out.split())
 
     def test_no_such_verb(self, refused: Callable[..., str]) -> None:
         assert refused("train").startswith("there is no verb 'train'; give one of prepare, fit, validate, find-lr, ")

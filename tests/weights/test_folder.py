@@ -5,12 +5,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import yaml
 from huggingface_hub import ModelCard
+from huggingface_hub.errors import RepositoryNotFoundError
 from safetensors.torch import save_file
 from support.hostile import hostile_file, hostile_pickle
 from support.small import GENERATOR, MEL
@@ -85,10 +87,21 @@ print([name for name in sys.modules if name.split(".")[0] in ("huggingface_hub",
 
 def test_an_unknown_name_is_told_without_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(FileNotFoundError, match=r"there is no folder someone/vocoder, and the hub gave none"):
+    with pytest.raises(FileNotFoundError, match=r"there is no folder someone/vocoder, and the hub could not be rea"):
         Vocoder.from_pretrained("someone/vocoder")
     with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere, and it is no OWNER/NAME"):
         Vocoder.from_pretrained(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"there is no folder demoo \(did you mean demo\?\), and it is no"):
+        Vocoder.from_pretrained("demoo")
+
+
+def test_a_name_that_the_hub_has_not_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(*_: object, **__: object) -> None:
+        raise RepositoryNotFoundError("404 Client Error", response=SimpleNamespace(headers={}, request=None))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    with pytest.raises(FileNotFoundError, match="and the hub gave none of that name: 404 Client Error"):
+        Vocoder.from_pretrained("someone/vocoder")
 
 
 def test_a_hub_name_is_downloaded_once_and_no_more_than_needed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from torchaudio.functional import melscale_fbanks
 from univnet.common.mistakes import Mistakes
 from univnet.common.padding import pad_ends
 from univnet.common.precision import full_precision
+from univnet.common.tensors import require_tensor
 
 
 class LogMelSpectrogram(nn.Module):
@@ -105,6 +106,7 @@ class LogMelSpectrogram(nn.Module):
             (batch, n_mels, samples // hop_length).
 
         Raises:
+            TypeError: if the audio is no tensor.
             ValueError: if the audio has another shape or is shorter than one hop.
         """
         samples = self._samples(audio)
@@ -124,6 +126,7 @@ class LogMelSpectrogram(nn.Module):
             (batch, n_mels, samples // hop_length), the same frames that ``forward`` returns for the whole utterance.
 
         Raises:
+            TypeError: if the audio is no tensor.
             ValueError: if the audio has another shape or is shorter than ``n_fft``.
         """
         if (samples := self._samples(audio)) < self.n_fft:
@@ -163,6 +166,7 @@ class LogMelSpectrogram(nn.Module):
 
     @staticmethod
     def _samples(audio: Tensor) -> int:
+        require_tensor(audio, "the audio")
         if audio.ndim != 3 or audio.shape[1] != 1:
             raise ValueError(f"expected audio of shape (batch, 1, samples), got {tuple(audio.shape)}")
         return audio.shape[-1]

@@ -61,6 +61,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if verb in ("", "-h", "--help"):
         print(usage(), file=sys.stdout if verb else sys.stderr)
         sys.exit(0 if verb else 2)
+    if verb == "--version":
+        print(versions())
+        return
     try:
         if verb == COMPLETION:
             from univnet.cli.help.completion import completion_script  # only now, as all that a verb needs
@@ -88,4 +91,17 @@ def usage() -> str:
     """Return the verbs, one per line."""
     width = max(map(len, VERBS))
     verbs = [f"  {name:{width}}  {verb.summary}" for name, verb in VERBS.items()]
-    return "\n".join(["usage: univnet VERB …; see univnet VERB --help", "", *verbs])
+    return "\n".join(["usage: univnet VERB …; see univnet VERB --help, univnet --version", "", *verbs])
+
+
+def versions() -> str:
+    """Return the versions of the package and of what it builds on, on one line."""
+    from importlib.metadata import PackageNotFoundError, version  # only now: it takes a while to load
+
+    found = []
+    for package in ("univnet", "torch", "lightning"):
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:  # such as a checkout that is run where it lies
+            found.append(f"{package} (not installed)")
+    return ", ".join(found)

@@ -19,9 +19,9 @@ from tqdm import tqdm
 from univnet.cli.help.page import WIDTH
 from univnet.cli.help.verb_parser import VerbParser
 from univnet.cli.messages import UsageError
-from univnet.cli.output import cannot_write_to
 from univnet.cli.synthesize import WEIGHT_FILES, load_vocoder
 from univnet.common.files import remove_partial, write_text
+from univnet.common.folders import cannot_write_to
 from univnet.common.mistakes import Mistakes
 from univnet.data import AudioFile, check_files, read_manifest, scan_folder
 from univnet.metrics import METRICS, TABLE, choose
@@ -130,7 +130,7 @@ def _parser() -> VerbParser:
         nargs="+",
         default=[],
         metavar="[NAME=]FILE",
-        help="checkpoints, folders of `univnet export`, names on the hub",
+        help="checkpoints, folders, hub names, or demo, the shipped vocoder",
     )
     add(
         "--weights",

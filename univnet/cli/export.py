@@ -5,7 +5,7 @@ from pathlib import Path
 
 from univnet.cli.help.verb_parser import VerbParser
 from univnet.cli.messages import UsageError
-from univnet.cli.output import cannot_write_to
+from univnet.common.folders import cannot_write_to
 from univnet.vocoder import Vocoder
 from univnet.weights.folder import save_discriminator
 from univnet.weights.sources import Weights, read_weights
@@ -56,7 +56,7 @@ def _parser() -> VerbParser:
         required=True,
         type=Path,
         metavar="FILE",
-        help="checkpoint (also the reference's), folder of `univnet export`, name on the hub",
+        help="checkpoint (or the reference's), folder, hub name, or demo, the shipped vocoder",
     )
     add("--to", required=True, choices=TARGETS, metavar="NAME", help="what to write")
     add("--output", required=True, type=Path, metavar="PATH", help="file or folder to write, made if missing")

@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from univnet.cli.help.verb_parser import VerbParser
 from univnet.cli.messages import UsageError
-from univnet.cli.output import cannot_write_to
 from univnet.common.files import NO_ROOM, written_whole
+from univnet.common.folders import cannot_write_to
 from univnet.data.corpora import CORPORA, Source, find_sources, read_metadata
 from univnet.data.preparing import (
     DOWNLOADS,

@@ -19,8 +19,8 @@ from univnet.audio.mel_files import EXTENSIONS, frames_of_pipe, open_mel
 from univnet.audio.writing import Encoding, audio_writer, cannot_write
 from univnet.cli.help.verb_parser import VerbParser
 from univnet.cli.messages import UsageError
-from univnet.cli.output import cannot_write_to
 from univnet.common.files import written_whole
+from univnet.common.folders import cannot_write_to
 from univnet.common.mistakes import Mistakes
 from univnet.vocoder import CHUNK_FRAMES, Vocoder
 from univnet.weights.sources import Choice, read_weights
@@ -80,7 +80,7 @@ def _parser() -> VerbParser:
         required=True,
         type=Path,
         metavar="FILE",
-        help="vocoder: a checkpoint, a folder of `univnet export`, or a name on the hub",
+        help="checkpoint, exported folder, name on the hub, or demo, the shipped vocoder",
     )
     add("--output", required=True, type=Path, metavar="DIR", help="folder to write to, made if missing")
     add("--overwrite", action="store_true", help="replace files that are there (default: refuse)")

@@ -17,11 +17,11 @@ from univnet.callbacks.last_checkpoint import last_file
 from univnet.cli.configs import ConfigFile
 from univnet.cli.help.training_parser import TrainingParser
 from univnet.cli.messages import UsageError
-from univnet.cli.output import cannot_write_to
 from univnet.cli.runs.given import given_options
 from univnet.cli.runs.options import give_way
 from univnet.cli.runs.resuming import Resuming, carried, resumed_options
 from univnet.cli.runs.rollback import Rollbacks, RolledBack, check_rollbacks
+from univnet.common.folders import cannot_write_to
 from univnet.data import AudioDataModule
 from univnet.gan import NonFiniteError
 from univnet.gan.endurance.last_run import continue_in, find_checkpoint, note_job

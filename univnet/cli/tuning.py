@@ -11,9 +11,9 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from univnet.cli.help.training_parser import TrainingParser
 from univnet.cli.messages import UsageError
-from univnet.cli.output import cannot_write_to
 from univnet.cli.training import TrainingCLI
 from univnet.common.files import write_text
+from univnet.common.folders import cannot_write_to
 
 
 class TuningCLI(TrainingCLI):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from univnet.common.precision import full_precision
+from univnet.common.tensors import require_tensor
 from univnet.models.base import BaseGenerator
 
 EDGE_FRAMES = 10  # of silence around the input: without them the first and last samples click
@@ -99,8 +100,10 @@ class Stream:
             (batch, 1, samples), maybe empty.
 
         Raises:
+            TypeError: for what is no tensor.
             ValueError: for another shape, another batch size than before, or after ``flush``.
         """
+        require_tensor(mel, "the mel-spectrogram")
         if self._closed:
             raise ValueError("the stream has been flushed: open another one")
         batch, bands = "batch" if self._mel is None else len(self._mel), self._generator.n_mels

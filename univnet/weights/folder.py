@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from difflib import get_close_matches
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from univnet.audio import LogMelSpectrogram
-from univnet.common.files import write_text
+from univnet.common.files import NO_ROOM, write_text
 from univnet.convert import plain_state_dict
 from univnet.models import BaseGenerator, generator_class, generator_name
 from univnet.weights.reading import build_generator, build_mel, check_tensors, read_json, read_safetensors
@@ -141,7 +142,8 @@ def find_folder(name: str | PathLike[str], revision: str | None = None, discrimi
             )
         return _DEMO
     if not _HUB_ID.fullmatch(str(name)):
-        raise FileNotFoundError(f"there is no folder {name}, and it is no OWNER/NAME of the hub either")
+        guess = " (did you mean demo?)" if get_close_matches(str(name).lower(), ["demo"], cutoff=0.75) else ""
+        raise FileNotFoundError(f"there is no folder {name}{guess}, and it is no OWNER/NAME of the hub either")
     # Imported here: with a folder on this disk nothing asks for the network.
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -150,8 +152,12 @@ def find_folder(name: str | PathLike[str], revision: str | None = None, discrimi
     try:
         return Path(snapshot_download(str(name), revision=revision, allow_patterns=wanted))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            raise
+        answered = isinstance(error, HfHubHTTPError) and not isinstance(error, LocalEntryNotFoundError)
+        what = "the hub gave none of that name" if answered else "the hub could not be reached to ask for one"
         reason = str(error).strip().splitlines()[0]
-        raise FileNotFoundError(f"there is no folder {name}, and the hub gave none of that name: {reason}") from error
+        raise FileNotFoundError(f"there is no folder {name}, and {what}: {reason}") from error
 
 
 def model_card(generator: Any, mel: LogMelSpectrogram, about: Mapping[str, Any]) -> str:
