@@ -11,13 +11,8 @@ import subprocess
 import sys
 import time
 
-SETTINGS = {
-    "default": {},
-    "OMP_WAIT_POLICY=passive": {"OMP_WAIT_POLICY": "passive"},
-    "GOMP_SPINCOUNT=1000": {"GOMP_SPINCOUNT": "1000"},
-    "one thread": {"OMP_NUM_THREADS": "1"},
-}
-
+DEFAULT = "default"  # torch's own
+SETTINGS = [DEFAULT, "OMP_WAIT_POLICY=passive", "GOMP_SPINCOUNT=1000", "OMP_NUM_THREADS=1"]
 
 # Computes until the process that has started it ends.
 OTHER = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: sum(range(100000))"
@@ -61,7 +56,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument(
-        "--settings", nargs="+", choices=SETTINGS, default=[*SETTINGS], help="the first is compared with"
+        "--settings", nargs="+", default=SETTINGS, metavar="NAME=VALUE", help="the first is compared with"
     )
     cores = os.cpu_count() or 1
     parser.add_argument("--others", nargs="+", type=int, default=[0, cores], help=f"processes (default: 0 {cores})")
@@ -76,7 +71,9 @@ def main() -> None:
         for name, others in cases:
             busy = [subprocess.Popen([sys.executable, "-c", OTHER]) for _ in range(others)]
             try:
-                found[name, others].append(measured(SETTINGS[name], options.seconds))
+                found[name, others].append(
+                    measured(dict([name.split("=")]) if name != DEFAULT else {}, options.seconds)
+                )
             finally:
                 for other in busy:
                     other.kill()

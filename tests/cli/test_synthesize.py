@@ -191,4 +191,4 @@ def test_an_empty_folder_is_told(synthesize: Callable, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     status, _, err = synthesize(tmp_path / "empty")
     assert status == 2
-    assert "holds none of .wav, .flac, .ogg, .npy, .pt, .safetensors at any depth" in err
+    assert "holds no recording and no mel (.aif, .aifc, .aiff, .au, .caf, .flac, .mp3, .npy, " in err

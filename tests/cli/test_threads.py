@@ -25,8 +25,8 @@ def told(**chosen: str) -> dict[str, str]:
     return found
 
 
-def test_threads_of_a_verb_sleep_while_they_wait() -> None:
-    assert told()["OMP_WAIT_POLICY"] == "PASSIVE"
+def test_threads_of_a_verb_soon_sleep_while_they_wait() -> None:
+    assert (told()["OMP_WAIT_POLICY"], told()["GOMP_SPINCOUNT"]) == ("PASSIVE", "2000")
 
 
 def test_the_users_choice_reaches_openmp() -> None:
@@ -37,7 +37,7 @@ def test_the_users_choice_reaches_openmp() -> None:
 def test_each_of_the_users_choices_stands(chosen: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "torch")
     environment = {chosen: "77"} if chosen else {}
-    expected = environment or {"OMP_WAIT_POLICY": "passive"}
+    expected = dict(environment) or {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "2000"}
     sleep_while_waiting(environment)
     assert environment == expected
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from univnet.audio import MelFormat, audio_length, read_segment
 from univnet.audio.formats import doubt
+from univnet.audio.io import RECORDINGS
 from univnet.audio.mel_files import EXTENSIONS, frames_of_pipe, open_mel
 from univnet.audio.writing import Encoding, audio_writer, cannot_write
 from univnet.cli.help.verb_parser import VerbParser
@@ -25,7 +26,6 @@ from univnet.common.mistakes import Mistakes
 from univnet.vocoder import CHUNK_FRAMES, Vocoder
 from univnet.weights.sources import Choice, read_weights
 
-RECORDINGS = (".wav", ".flac", ".ogg")
 PIPE = Path("-")
 WEIGHT_FILES = (".ckpt", ".pt", ".safetensors")  # other names are folders, or of the hub
 
@@ -69,7 +69,7 @@ def _parser() -> VerbParser:
         "synthesize",
         "Make audio from recordings (by way of their mel-spectrograms) or from mel-spectrograms.",
         "recordings/ --checkpoint best.ckpt --output speech",
-        f"Recordings: {', '.join(RECORDINGS)}. Mel-spectrograms: {', '.join(EXTENSIONS)}.\n"
+        f"Recordings: WAV, FLAC, OGG, MP3, and what else libsndfile decodes. Mels: {', '.join(EXTENSIONS)}.\n"
         "Folders are searched at any depth. With --stream, an input - is a pipe of mels in 32-bit floats, one\n"
         "frame after the other, and --output - is a pipe of samples.",
     )
@@ -162,9 +162,12 @@ def _inputs(options: argparse.Namespace, mistakes: Mistakes) -> Iterator[tuple[P
             mistakes.unless(options.stream, "reading from a pipe needs --stream")
             yield path, Path("pipe")
         elif path.is_dir():
-            known = (*RECORDINGS, *EXTENSIONS)
+            known = RECORDINGS | {*EXTENSIONS}
             found = sorted(each for each in path.rglob("*") if each.suffix.lower() in known and each.is_file())
-            mistakes.unless(bool(found), f"the folder {path} holds none of {', '.join(known)} at any depth")
+            mistakes.unless(
+                bool(found),
+                f"the folder {path} holds no recording and no mel ({', '.join(sorted(known))}) at any depth",
+            )
             yield from ((each, each.relative_to(path)) for each in found)
         elif path.is_file():
             yield path, Path(path.name)

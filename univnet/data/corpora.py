@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from univnet.audio import shown
+from univnet.audio.io import RECORDINGS
 from univnet.data.manifest import AudioFile
-from univnet.data.scan import EXTENSIONS, scan_folder
+from univnet.data.scan import scan_folder
 
 Corpus = Literal["auto", "folder", "libritts", "ljspeech", "vctk"]
 CORPORA = ("auto", "folder", "libritts", "ljspeech", "vctk")
@@ -90,7 +91,7 @@ def read_metadata(path: str | os.PathLike[str], folder: str | os.PathLike[str] |
 
 def _recording(base: Path, name: str) -> Path:
     candidates = [base / name, base / "wavs" / name]
-    candidates += [place.with_name(place.name + suffix) for place in candidates[:2] for suffix in sorted(EXTENSIONS)]
+    candidates += [place.with_name(place.name + suffix) for place in candidates[:2] for suffix in sorted(RECORDINGS)]
     return next((path for path in candidates if os.path.isfile(path)), candidates[0])
 
 

@@ -6,26 +6,10 @@ from collections import Counter
 from pathlib import Path
 
 from univnet.audio import shown
+from univnet.audio.io import RECORDINGS
 from univnet.data.manifest import AudioFile
 
-# What libsndfile decodes, by the suffixes that it goes under.
-EXTENSIONS = {
-    ".wav",
-    ".wave",
-    ".flac",
-    ".ogg",
-    ".oga",
-    ".opus",
-    ".mp3",
-    ".aiff",
-    ".aif",
-    ".aifc",
-    ".au",
-    ".snd",
-    ".caf",
-}
-EXTENSIONS |= {".w64", ".rf64", ".sph"}
-# Sound that it does not decode.
+# Sound that libsndfile does not decode.
 UNREAD = {
     ".m4a",
     ".mp4",
@@ -74,7 +58,7 @@ def scan_folder(root: str | os.PathLike[str], option: str = "data.root") -> list
     if remarks := search.remarks():
         warnings.warn(f"In {shown(root)}, {'; '.join(remarks)}.", stacklevel=2)
     if not search.found:
-        others = ", ".join(sorted(EXTENSIONS - {".wav", ".flac", ".ogg"}))
+        others = ", ".join(sorted(RECORDINGS - {".wav", ".flac", ".ogg"}))
         raise ValueError(
             f"The folder {shown(root)} holds no .wav, .flac, .ogg file at any depth: point {option} at recordings "
             f"({others} are read, too{''.join(f'; {remark}' for remark in remarks)})."
@@ -134,10 +118,10 @@ class _Search:
 
     def _file(self, path: str, real: str) -> None:
         suffix = os.path.splitext(path)[1].lower()
-        if suffix not in EXTENSIONS | UNREAD or real in self._seen:
+        if suffix not in RECORDINGS | UNREAD or real in self._seen:
             return
         self._seen.add(real)
-        if suffix in EXTENSIONS:
+        if suffix in RECORDINGS:
             self.found.append(Path(path))
         else:
             self._unread[suffix] += 1
