@@ -12,7 +12,7 @@ import sys
 import time
 
 DEFAULT = "default"  # torch's own
-SETTINGS = [DEFAULT, "OMP_WAIT_POLICY=passive", "GOMP_SPINCOUNT=1000", "OMP_NUM_THREADS=1"]
+SETTINGS = [DEFAULT, "OMP_WAIT_POLICY=passive", "GOMP_SPINCOUNT=2000", "OMP_NUM_THREADS=1"]
 
 # Computes until the process that has started it ends.
 OTHER = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: sum(range(100000))"

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from univnet.cli.messages import UsageError, exit_with_error, plain_messages
 from univnet.cli.runs.failures import failure
 from univnet.cli.runs.threads import sleep_while_waiting
+from univnet.cli.runs.workers import end_workers_at_exit
 
 
 class Verb(NamedTuple):
@@ -57,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     process that was killed) in one line and 3; ``UNIVNET_TRACEBACK=1`` shows where it arose. docs/errors.md lists them.
     """
     sleep_while_waiting()  # before a verb's module loads torch
+    end_workers_at_exit()
     verb, *rest = [*(sys.argv[1:] if argv is None else argv)] or [""]
     if verb in ("", "-h", "--help"):
         print(usage(), file=sys.stdout if verb else sys.stderr)
