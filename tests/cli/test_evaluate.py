@@ -145,6 +145,10 @@ class TestAReport:
         assert "1.wav is not readable audio" in skipped["soft", "anna/1.wav"]
         assert "soft: 2 skipped" in report.out
         assert "recording: 1 skipped: anna/broken.wav: unreadable" in report.out
+        measured = {row["utterance"] for row in report.json["utterances"]}
+        few = f"intervals of {len(measured)} recordings are too narrow"
+        assert few in report.out
+        assert few in report.html
         assert report.json["summary"]["soft"]["mel_l1"]["count"] == 3
         assert re.search(r"^soft .*\(3\)", report.out, re.MULTILINE)
 

@@ -13,6 +13,7 @@ from typing import Any
 from univnet.metrics.base import Measure
 from univnet.metrics.report.run import RECORDING, Outcome, Row
 from univnet.metrics.report.statistics import (
+    FEW,
     INTERVALS,
     LEVEL,
     RESAMPLES,
@@ -131,6 +132,8 @@ def text(results: Results) -> str:
 def notes(results: Results) -> list[str]:
     """Return which metrics are missing and why, and what was skipped, by contestant."""
     found = [f"not measured: {reason}" for reason in results.missing]
+    if (count := len(results.utterances)) < FEW:
+        found.append(f"intervals of {count} recordings are too narrow: measure {FEW} or more to tell models apart")
     bad = [*((RECORDING, *each) for each in results.broken), *results.outcome.left_out]
     for contestant, count in Counter(who for who, *_ in bad).items():
         examples = "; ".join(f"{name}: {reason}" for who, name, reason in bad if who == contestant)

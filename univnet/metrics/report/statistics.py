@@ -11,6 +11,7 @@ from univnet.metrics.report.run import Row
 RESAMPLES = 5000
 LEVEL = 0.95
 INTERVALS = f"{LEVEL:.0%} intervals by the bootstrap over utterances ({RESAMPLES} times, percentiles)"
+FEW = 10  # below, the bootstrap's intervals are much too narrow: by √((n − 1) / n) for their width alone
 _AT_ONCE = 1_000_000  # numbers drawn at a time
 
 
