@@ -14,26 +14,8 @@ from torch import Tensor
 from univnet.audio.resampling import Resampling, resampled_length
 
 # What libsndfile decodes, by the suffixes that it goes under.
-RECORDINGS = frozenset(
-    [
-        ".wav",
-        ".wave",
-        ".flac",
-        ".ogg",
-        ".oga",
-        ".opus",
-        ".mp3",
-        ".aiff",
-        ".aif",
-        ".aifc",
-        ".au",
-        ".snd",
-        ".caf",
-        ".w64",
-        ".rf64",
-        ".sph",
-    ],
-)
+_SUFFIXES = "wav wave flac ogg oga opus mp3 aiff aif aifc au snd caf w64 rf64 sph"
+RECORDINGS = frozenset(f".{suffix}" for suffix in _SUFFIXES.split())
 ReadSegment = Callable[..., Tensor]  # read_segment, or what takes its place
 _INEXACT_SEEK = ("OGG", "MP3")  # libsndfile 1.2.2 lands up to some hundred samples off in Vorbis, and unprimed in Opus
 _VALUES = 1 << 20  # decoded at a time, over all channels

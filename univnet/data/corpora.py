@@ -9,7 +9,7 @@ from typing import Literal
 from univnet.audio import shown
 from univnet.audio.io import RECORDINGS
 from univnet.data.manifest import AudioFile
-from univnet.data.scan import scan_folder
+from univnet.data.scan import require_folder, scan_folder
 
 Corpus = Literal["auto", "folder", "libritts", "ljspeech", "vctk"]
 CORPORA = ("auto", "folder", "libritts", "ljspeech", "vctk")
@@ -45,10 +45,7 @@ def find_sources(root: str | os.PathLike[str], corpus: Corpus = "auto") -> tuple
         ValueError: it has not the layout that was asked for, or holds no recording.
     """
     root = Path(root)
-    if root.is_file():
-        raise NotADirectoryError(f"{shown(root)} is a file: {_OPTION} must be the folder of the recordings.")
-    if not root.is_dir():
-        raise FileNotFoundError(f"There is no folder {shown(root)} to prepare: check {_OPTION}.")
+    require_folder(root, _OPTION)
     places = [root, *sorted(path for path in root.iterdir() if path.is_dir())]
     readers: dict[str, Callable[[Path], list[Source]]] = {"libritts": _libritts, "ljspeech": _ljspeech, "vctk": _vctk}
     for name in readers if corpus == "auto" else {corpus} & readers.keys():

@@ -49,10 +49,7 @@ def scan_folder(root: str | os.PathLike[str], option: str = "data.root") -> list
         ValueError: it holds no audio file.
     """
     root = Path(root)
-    if root.is_file():
-        raise NotADirectoryError(f"{shown(root)} is a file: {option} must be the folder of the recordings.")
-    if not root.is_dir():
-        raise FileNotFoundError(f"There is no folder {shown(root)} to look for audio in: check {option}.")
+    require_folder(root, option)
     search = _Search()
     search.run(root)
     if remarks := search.remarks():
@@ -65,6 +62,19 @@ def scan_folder(root: str | os.PathLike[str], option: str = "data.root") -> list
         )
     files = (AudioFile(path, shown(path.relative_to(root).as_posix())) for path in search.found)
     return sorted(files, key=lambda file: file.name)
+
+
+def require_folder(root: Path, option: str) -> None:
+    """Refuse a ``root`` that is no folder.
+
+    Raises:
+        FileNotFoundError: there is none.
+        NotADirectoryError: it is a file.
+    """
+    if root.is_file():
+        raise NotADirectoryError(f"{shown(root)} is a file: {option} must be the folder of the recordings.")
+    if not root.is_dir():
+        raise FileNotFoundError(f"There is no folder {shown(root)} to look for audio in: check {option}.")
 
 
 class _Search:

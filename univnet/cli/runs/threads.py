@@ -6,8 +6,8 @@ from collections.abc import MutableMapping
 
 # What a user may have set: of the standard, of GNU's OpenMP, of Intel's and LLVM's.
 _CHOICES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-# GNU's OpenMP, which torch's packages for Linux bring, then spins some microseconds: to sleep at once costs a fifth of
-# the speed of an idle machine. The others sleep at once.
+# GNU's OpenMP, which torch's packages for Linux bring, then spins some microseconds: to sleep at once costs three
+# tenths of the speed of an idle machine. The others sleep at once.
 _SLEEP_SOON = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "2000"}
 
 
