@@ -22,7 +22,7 @@ from univnet.gan import Updates
 from univnet.gan.shared_forward import _Precomputed, _WithGradients
 from univnet.gan.updates import Player
 from univnet.losses import Hinge, Judged, MultiScaleMelLoss
-from univnet.models import lvc
+from univnet.models import lvc, lvc_block
 
 CUDA = torch.device("cuda", 0)
 # No kernel of their gradients on CUDA adds in a fixed order (torch.use_deterministic_algorithms lists them).
@@ -153,9 +153,11 @@ def test_the_gate_and_its_gradient(watch: Watch, precision: Callable[[], Any]) -
     half = torch.bfloat16 if precision is autocast else torch.float32
     x, y = torch.randn(2, 16, 32), torch.randn(2, 4, 32, 8, dtype=half)
     with precision():
-        gated = lvc._Gate.apply(x.requires_grad_(), y.requires_grad_().clone())
+        gated = lvc_block._Gate.apply(x.requires_grad_(), y.requires_grad_().clone())
     assert (gated.shape, gated.dtype, gated.device) == (x.shape, torch.float32, CUDA)
-    by_x, by_y = lvc._Gate.backward.__wrapped__(SimpleNamespace(saved_tensors=(y.detach(),)), torch.randn(2, 16, 32))
+    by_x, by_y = lvc_block._Gate.backward.__wrapped__(
+        SimpleNamespace(saved_tensors=(y.detach(),)), torch.randn(2, 16, 32)
+    )
     assert (by_x.shape, by_y.shape, by_y.dtype, by_y.device) == (x.shape, y.shape, half, CUDA)
 
 

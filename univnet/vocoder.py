@@ -14,11 +14,13 @@ from univnet.audio import LogMelSpectrogram
 from univnet.common.precision import full_precision
 from univnet.common.tensors import require_tensor
 from univnet.models import BaseGenerator
+from univnet.models.base import cut_audio
 from univnet.models.streaming import EDGE_FRAMES, FrameNoise, Stream
 from univnet.weights.reading import read_pickle
 from univnet.weights.sources import weights_of_checkpoint
 
 CHUNK_FRAMES = 384  # longer input is made in pieces; at 256 samples a frame, c32's largest tensor is then 25 MB
+CHUNK_FRAMES_ON_CPU = 192  # so that glibc keeps the freed memory of one piece for the next
 TAIL_FRAMES = 32  # the last piece is a multiple of this, where there is room
 
 
@@ -108,7 +110,7 @@ class Vocoder(nn.Module):
         return self.mel.sample_rate
 
     @torch.inference_mode()
-    def forward(self, mel: Tensor, seed: int | None = 0, chunk_frames: int | None = CHUNK_FRAMES) -> Tensor:
+    def forward(self, mel: Tensor, seed: int | None = 0, chunk_frames: int | Literal["auto"] | None = "auto") -> Tensor:
         """Return audio (batch, 1, frames × hop length) in [−1, 1] for ``mel`` (batch, n_mels, frames).
 
         Args:
@@ -116,8 +118,8 @@ class Vocoder(nn.Module):
             seed: fixes the input noise, so that equal inputs give equal audio; ``None`` draws fresh noise. A frame's
                 noise depends on its place and the batch size, not on how many frames follow.
             chunk_frames: make so many frames at a time, neighbours overlapping by twice ``generator.context_frames``;
-                ``None`` makes the whole at once. Memory grows with it and with the batch: some 200 MB for a chunk
-                of c32.
+                "auto": 192 on a CPU, 384 elsewhere; ``None`` makes the whole at once. Memory grows with it and with the
+                batch: some 200 MB for 384 frames of c32.
 
         Raises:
             TypeError: for what is no tensor.
@@ -128,18 +130,19 @@ class Vocoder(nn.Module):
         if mel.ndim != 3 or mel.shape[1] != bands:
             raise ValueError(f"expected a mel-spectrogram of shape (batch, {bands}, frames), got {tuple(mel.shape)}")
         overlap = 2 * self.generator.context_frames
+        if chunk_frames == "auto":
+            chunk_frames = self._chunk_frames()
         if chunk_frames is not None and chunk_frames <= overlap:
             raise ValueError(f"chunk_frames must be more than the overlap of {overlap} frames, or None: {chunk_frames}")
         mel = mel.to(weight.dtype)
         padded = F.pad(mel, (EDGE_FRAMES, EDGE_FRAMES), value=self.silence)
         # Drawn for the whole, so that the audio does not depend on the chunks.
         noise = FrameNoise(len(mel), self.generator.noise_channels, seed, mel.dtype, mel.device).take(padded.shape[2])
-        edge = EDGE_FRAMES * self.generator.hop_length
         with full_precision(mel.device):
-            return self._in_chunks(padded, noise, chunk_frames)[..., edge:-edge]
+            return self._in_chunks(padded, noise, chunk_frames)
 
     def stream(
-        self, mel_chunks: Iterable[Tensor], seed: int | None = 0, chunk_frames: int = CHUNK_FRAMES
+        self, mel_chunks: Iterable[Tensor], seed: int | None = 0, chunk_frames: int | Literal["auto"] = "auto"
     ) -> Iterator[Tensor]:
         """Yield audio as frames come: together, what ``forward`` gives for the whole mel, up to rounding (1e-5).
 
@@ -151,7 +154,7 @@ class Vocoder(nn.Module):
         Args:
             mel_chunks: the mel in pieces (batch, n_mels, frames), of any number of frames each.
             seed: of the input noise, as in ``forward``.
-            chunk_frames: longer pieces are made so many frames at a time.
+            chunk_frames: longer pieces are made so many frames at a time; "auto" as in ``forward``.
 
         Yields:
             Audio (batch, 1, samples), at least one sample.
@@ -167,30 +170,36 @@ class Vocoder(nn.Module):
         if (audio := stream.flush()).shape[2]:
             yield audio
 
-    def open_stream(self, seed: int | None = 0, chunk_frames: int = CHUNK_FRAMES) -> Stream:
+    def open_stream(self, seed: int | None = 0, chunk_frames: int | Literal["auto"] = "auto") -> Stream:
         """Return what ``stream`` uses, to ``push`` frames as they come and to ``flush`` at the end."""
-        return Stream(self.generator, seed, EDGE_FRAMES, self.silence, chunk_frames)
+        window = self._chunk_frames() if chunk_frames == "auto" else chunk_frames
+        return Stream(self.generator, seed, EDGE_FRAMES, self.silence, window)
 
     @property
     def silence(self) -> float:
         """The value of a mel frame without sound."""
         return math.log(self.mel.floor)
 
+    def _chunk_frames(self) -> int:
+        on_cpu = next(self.generator.parameters()).device.type == "cpu"
+        return max(CHUNK_FRAMES_ON_CPU if on_cpu else CHUNK_FRAMES, 4 * self.generator.context_frames)
+
     def _in_chunks(self, mel: Tensor, noise: Tensor, chunk_frames: int | None) -> Tensor:
+        """Return the audio of all frames but the ``EDGE_FRAMES`` at both ends."""
         frames, hop, context = mel.shape[2], self.generator.hop_length, self.generator.context_frames
         if chunk_frames is None or frames <= chunk_frames:
-            return self.generator(mel, noise)
-        audio = mel.new_empty(len(mel), 1, frames * hop)
-        done = 0
-        while done < frames:
+            return cut_audio(self.generator, mel, noise, EDGE_FRAMES, EDGE_FRAMES)
+        done, until = EDGE_FRAMES, frames - EDGE_FRAMES
+        audio = mel.new_empty(len(mel), 1, (until - done) * hop)
+        while done < until:
             first = max(done - context, 0)
             last = min(first + chunk_frames, frames)
             if last == frames:  # rounded up for few different lengths: the CPU prepares for each new one
                 length = math.ceil((last - first) / TAIL_FRAMES) * TAIL_FRAMES
                 first = frames - min(length, chunk_frames)
-            piece = self.generator(mel[..., first:last], noise[..., first:last])
-            end = frames if last == frames else last - context
-            audio[..., done * hop : end * hop] = piece[..., (done - first) * hop : (end - first) * hop]
+            end = until if last == frames else last - context
+            piece = cut_audio(self.generator, mel[..., first:last], noise[..., first:last], done - first, last - end)
+            audio[..., (done - EDGE_FRAMES) * hop : (end - EDGE_FRAMES) * hop] = piece
             done = end
         return audio
 

@@ -1,5 +1,6 @@
 import copy
 import json
+import math
 
 import pytest
 import torch
@@ -72,6 +73,58 @@ def test_without_autograd_the_audio_is_the_same():
                 torch.testing.assert_close(generator(mel, noise), expected, rtol=0, atol=within)
         assert torch.equal(mel, kept[0])
         assert torch.equal(noise, kept[1])
+
+
+@pytest.mark.parametrize("strides", [(8, 8, 4), (2, 3), (5,)])
+@pytest.mark.parametrize("cut", [(0, 0), (1, 0), (10, 10), (17, 3), (0, 25)])
+def test_what_is_cut_away_changes_nothing_of_the_rest(strides, cut):
+    torch.manual_seed(0)
+    generator = Generator(**SMALL | {"strides": strides}).double()
+    mel, noise, hop = torch.randn(2, 5, 40).double(), torch.randn(2, 4, 40).double(), math.prod(strides)
+    whole = generator(mel, noise)[..., cut[0] * hop : (40 - cut[1]) * hop]
+    torch.testing.assert_close(generator(mel, noise, cut=cut), whole, rtol=0, atol=1e-12)
+    with torch.no_grad():
+        torch.testing.assert_close(generator(mel, noise, cut=cut), whole, rtol=0, atol=1e-12)
+
+
+def test_the_last_block_makes_next_to_nothing_of_what_is_cut_away():
+    generator, made = Generator(), []
+    for block in generator.resblocks:
+        block.register_forward_hook(lambda block, _, x: made.append(x.shape[2] / block.hop_size))
+    context = generator.context_frames
+    with torch.no_grad():
+        audio = generator(torch.randn(1, 100, 50), cut=(context, context))
+    assert audio.shape == (1, 1, (50 - 2 * context) * 256)
+    assert made == [50 - 2 * 9, 50 - 2 * 15, 50 - 2 * 16]
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("frames", [4, 60])
+def test_packed_kernels_are_those_of_the_plain_convolution(batch, frames):
+    torch.manual_seed(0)
+    generator = Generator(channels=16)
+    mel, noise = torch.randn(batch, 100, frames), torch.randn(batch, 64, frames)
+    expected = generator(mel, noise).detach()
+    generator.remove_weight_norm()
+    generator.requires_grad_(False)
+    torch.testing.assert_close(generator(mel, noise), expected, rtol=0, atol=1e-5)
+    rows = generator.resblocks[0].kernel_predictor._frozen[1]
+    assert all(weight.is_mkldnn for weight in rows) == torch.backends.mkldnn.is_available()
+    with torch.backends.mkldnn.flags(enabled=False):
+        torch.testing.assert_close(generator(mel, noise), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(generator(mel, noise), expected, rtol=0, atol=1e-5)
+
+
+def test_a_frozen_generator_gives_the_mel_its_gradient():
+    torch.manual_seed(0)
+    generator, mel, noise = Generator(**SMALL), torch.randn(1, 5, 9, requires_grad=True), torch.randn(1, 4, 9)
+    [expected] = torch.autograd.grad(generator(mel, noise).square().mean(), mel)
+    generator.remove_weight_norm()
+    generator.requires_grad_(False)
+    with torch.no_grad():
+        generator(mel, noise)  # its kernels are packed now
+    [gradient] = torch.autograd.grad(generator(mel, noise).square().mean(), mel)
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-8)
 
 
 def test_frozen_weights_that_change_are_heard():

@@ -3,7 +3,8 @@ import torch
 from transformers.models.univnet.modeling_univnet import UnivNetLvcResidualBlock
 
 from univnet.models import lvc
-from univnet.models.lvc import LVCLayer, location_variable_convolution
+from univnet.models.lvc import location_variable_convolution
+from univnet.models.lvc_block import LVCLayer
 
 
 def inputs(batch, fan_in, fan_out, size, frames, hop):
@@ -79,7 +80,7 @@ def by_formula(x, kernel, bias, hop):
 @pytest.mark.parametrize(("frames", "hop"), [(1, 1), (1, 6), (4, 1), (5, 2), (3, 8)])
 @pytest.mark.parametrize(("batch", "fan_in"), [(2, 3), (1, 1)])
 def test_both_ways_have_the_gradients_of_the_formula(monkeypatch, grouped, size, frames, hop, batch, fan_in):
-    monkeypatch.setattr(lvc, "_grouped_is_best", lambda x: grouped)
+    monkeypatch.setattr(lvc, "grouped_is_best", lambda x: grouped)
     torch.manual_seed(0)
     tensors = inputs(batch, fan_in, 4, size, frames, hop)
     ours, expected = location_variable_convolution(*tensors, hop), by_formula(*tensors, hop)
@@ -93,7 +94,7 @@ def test_both_ways_have_the_gradients_of_the_formula(monkeypatch, grouped, size,
 
 @pytest.mark.parametrize("grouped", [False, True])
 def test_the_backward_is_the_derivative(monkeypatch, grouped):
-    monkeypatch.setattr(lvc, "_grouped_is_best", lambda x: grouped)
+    monkeypatch.setattr(lvc, "grouped_is_best", lambda x: grouped)
     torch.manual_seed(0)
     tensors = inputs(2, 2, 4, 3, 3, 4)
     assert torch.autograd.gradcheck(lambda *t: location_variable_convolution(*t, 4), tensors)

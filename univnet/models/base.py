@@ -17,6 +17,7 @@ class BaseGenerator(nn.Module, ABC):
     hop_length: int  # audio samples per mel frame
     context_frames: int  # how many mel frames on either side of a frame its audio depends on, at most
     noise_channels: int = 0  # of the input noise, per mel frame; 0 if it takes none
+    cuts: bool = False  # whether ``forward`` takes ``cut`` and saves work by it, see ``cut_audio``
 
     @property
     @abstractmethod
@@ -39,6 +40,18 @@ class BaseGenerator(nn.Module, ABC):
     def remove_weight_norm(self) -> None:
         """Fold weight normalization into plain weights (new parameters), in place; a second call changes nothing."""
         fold_weight_norm(self)
+
+
+def cut_audio(generator: BaseGenerator, mel: Tensor, noise: Tensor, left: int, right: int) -> Tensor:
+    """Return the audio without that of the first ``left`` and the last ``right`` frames, which are context alone.
+
+    A generator that ``cuts`` is called with ``cut=(left, right)``, so that it need not make what is cut away.
+    """
+    if generator.cuts:
+        audio: Tensor = generator(mel, noise, cut=(left, right))
+        return audio
+    hop = generator.hop_length
+    return generator(mel, noise)[..., left * hop : (mel.shape[2] - right) * hop]
 
 
 class BaseDiscriminator(nn.Module, ABC):

@@ -15,7 +15,8 @@ from torch.nn.utils.parametrizations import weight_norm
 from univnet.common.mistakes import Mistakes
 from univnet.common.padding import pad_ends
 from univnet.models.base import BaseGenerator
-from univnet.models.lvc import KernelPredictor, LVCBlock
+from univnet.models.kernel_predictor import KernelPredictor
+from univnet.models.lvc_block import LVCBlock
 from univnet.models.registry import register_generator
 
 
@@ -43,6 +44,8 @@ class Generator(BaseGenerator):
     Raises:
         ValueError: if arguments are out of range; it names all of them.
     """
+
+    cuts = True
 
     def __init__(
         self,
@@ -102,38 +105,57 @@ class Generator(BaseGenerator):
         for module in list(self.modules()):
             if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
                 weight_norm(module)
+        self._reaches = self._reaches_of_blocks()
         self.context_frames = self._context_frames()
+
+    def _reaches_of_blocks(self) -> list[int]:
+        """Return how many frames beside a frame its audio depends on, in the input of each block.
+
+        A block reaches as far as its convolutions do (transposed, dilated and location-variable), at its own samples
+        per frame.
+        """
+        c = self._config
+        reach = Fraction(self.conv_post.kernel_size[0] // 2, self.hop_length)
+        reaches: list[int] = []
+        for stride, hop_size in reversed(list(zip(c["strides"], accumulate(c["strides"], mul), strict=True))):
+            convolutions = sum(dilation + 1 for dilation in c["dilations"]) * (c["kernel_size"] // 2)
+            # A transposed convolution reaches one input sample back.
+            reach += Fraction(stride + convolutions, hop_size)
+            reaches.insert(0, math.ceil(reach))
+        return reaches
 
     def _context_frames(self) -> int:
         """Return how many mel frames on either side of a frame its audio depends on, at most (17 for UnivNet's sizes).
 
-        It is the sum of two distances: how far the kernel predictor's convolutions reach from a frame, and how far the
-        blocks' own convolutions (dilated and location-variable) reach, in frames at each block's samples per frame.
+        The kernel predictor's convolutions, or that of the noise, reach further than the first block's input.
         """
         c = self._config
-        blocks = Fraction(self.conv_post.kernel_size[0] // 2, self.hop_length)
-        for stride, hop_size in zip(c["strides"], accumulate(c["strides"], mul), strict=True):
-            convolutions = sum(dilation + 1 for dilation in c["dilations"]) * (c["kernel_size"] // 2)
-            # A transposed convolution reaches one input sample back.
-            blocks += Fraction(stride + convolutions, hop_size)
         predictor = 2 + (2 * c["predictor_blocks"] + 1) * (c["predictor_kernel_size"] // 2)
-        return math.ceil(blocks) + max(predictor, self.conv_pre.kernel_size[0] // 2)
+        return self._reaches[0] + max(predictor, self.conv_pre.kernel_size[0] // 2)
 
     @property
     def config(self) -> dict[str, Any]:
         """The constructor's arguments as plain numbers and lists: ``Generator(**config)`` rebuilds it."""
         return {name: list(value) if isinstance(value, list) else value for name, value in self._config.items()}
 
-    def forward(self, mel: Tensor, noise: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+    def forward(
+        self,
+        mel: Tensor,
+        noise: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        cut: tuple[int, int] = (0, 0),
+    ) -> Tensor:
         """Synthesize audio.
 
         Args:
             mel: log-mel-spectrogram, (batch, n_mels, frames), of at least one frame.
             noise: standard normal noise, (batch, noise_channels, frames); drawn if ``None``.
             generator: source of the noise if it is drawn; default: torch's global one.
+            cut: frames at the start and at the end whose audio is not wanted. Each block makes as few of them as the
+                rest depends on: of ``context_frames`` the last one makes one.
 
         Returns:
-            Audio in [−1, 1], (batch, 1, frames · hop_length).
+            Audio in [−1, 1], (batch, 1, frames · hop_length), without that of the frames in ``cut``.
 
         Raises:
             ValueError: if the mel or the noise has another shape.
@@ -145,10 +167,13 @@ class Generator(BaseGenerator):
             noise = self.draw_noise(mel, generator)
         elif noise.shape != shape:
             raise ValueError(f"expected noise of shape {shape} for this mel, got {tuple(noise.shape)}")
-        x = self.conv_pre(noise)
-        for block in self.resblocks:
-            x = block(x, mel)
-        return torch.tanh(self.conv_post(F.leaky_relu(x, self.leaky_slope)))
+        x, frame, lacks = self.conv_pre(noise), 1, (0, 0)  # samples per frame of x, and frames that it lacks
+        for block, stride, reach in zip(self.resblocks, self._config["strides"], self._reaches, strict=True):
+            left, right = (max(frames - reach, 0) for frames in cut)  # what no block from here on needs
+            x = _shortened(x, (left - lacks[0]) * frame, (right - lacks[1]) * frame)
+            x, frame, lacks = block(x, mel, left, right), frame * stride, (left, right)
+        audio = torch.tanh(self.conv_post(F.leaky_relu(x, self.leaky_slope)))
+        return _shortened(audio, (cut[0] - lacks[0]) * frame, (cut[1] - lacks[1]) * frame)
 
     def blocks_to_compile(self) -> nn.ModuleList:
         """Return the residual blocks; the first and last convolutions are not compiled."""
@@ -163,6 +188,10 @@ class _ReflectConv1d(nn.Conv1d):
         return super().forward(
             pad_ends(input, padding, padding, "reflect" if input.shape[-1] > padding else "replicate")
         )
+
+
+def _shortened(x: Tensor, left: int, right: int) -> Tensor:
+    return x[..., left : x.shape[-1] - right] if left or right else x
 
 
 def _check(mistakes: Mistakes, config: dict[str, Any]) -> None:

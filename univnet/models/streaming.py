@@ -7,7 +7,7 @@ from torch import Tensor
 
 from univnet.common.precision import full_precision
 from univnet.common.tensors import require_tensor
-from univnet.models.base import BaseGenerator
+from univnet.models.base import BaseGenerator, cut_audio
 
 EDGE_FRAMES = 10  # of silence around the input: without them the first and last samples click
 NOISE_FRAMES = 64  # drawn at a time: a whole mel's noise and a stream's are the same numbers, whatever comes at once
@@ -153,13 +153,13 @@ class Stream:
 
     def _audio(self, end: int) -> Tensor:
         """Return the audio from the first frame not given yet to ``end``, and forget what it alone depends on."""
-        mel, noise, hop = self._mel, self._mel_noise, self._generator.hop_length
+        mel, noise = self._mel, self._mel_noise
         assert mel is not None
         assert noise is not None
         if end <= self._done:
             return mel.new_empty(len(mel), 1, 0)
         with full_precision(mel.device):
-            audio = self._generator(mel, noise)[..., (self._done - self._first) * hop : (end - self._first) * hop]
+            audio = cut_audio(self._generator, mel, noise, self._done - self._first, self._end - end)
         self._done = end
         old = max(end - self._generator.context_frames - self._first, 0)
         # Copies, so that the memory of what is forgotten is free.

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from univnet.common.files import written_whole
+from univnet.models.base import cut_audio
 from univnet.models.streaming import EDGE_FRAMES
 
 OPSET = 20
@@ -40,10 +41,8 @@ class Deployed(nn.Module):
 
     def forward(self, mel: Tensor, noise: Tensor) -> Tensor:
         """Return audio (batch, 1, samples) for mel (batch, n_mels, frames) and noise (batch, channels, frames + 20)."""
-        edge = EDGE_FRAMES * self.generator.hop_length
         padded = F.pad(mel, (EDGE_FRAMES, EDGE_FRAMES), value=self.silence)
-        audio: Tensor = self.generator(padded, noise)
-        return audio[..., edge:-edge]
+        return cut_audio(self.generator, padded, noise, EDGE_FRAMES, EDGE_FRAMES)
 
 
 def export_program(vocoder: Any) -> torch.export.ExportedProgram:
