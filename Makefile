@@ -21,7 +21,7 @@ install: $(VENV)/installed
 $(VENV)/installed: pyproject.toml constraints.txt
 	@echo "Installing into $(VENV): some minutes, about 6 GB"
 	test -x $(RUN)/python || $(PYTHON) -m venv $(VENV)
-	$(RUN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(RUN)/python -m pip install --quiet --constraint constraints.txt --config-settings editable_mode=compat --editable '.[dev]'
 	@$(RUN)/python -m pip install --quiet --constraint constraints.txt pesq \
 		|| echo "PESQ is not installed, since it needs a C compiler: its column stays empty, its tests are skipped"
 	touch $@
@@ -56,7 +56,7 @@ fuzz: install
 
 $(LOWEST)/installed: pyproject.toml constraints-lowest.txt
 	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
-	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable '.[dev]'
+	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints-lowest.txt --config-settings editable_mode=compat --editable '.[dev]'
 	touch $@
 
 test-lowest: $(LOWEST)/installed

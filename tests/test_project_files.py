@@ -3,8 +3,10 @@
 import os
 import re
 import subprocess
+import sys
 import tomllib
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,3 +103,11 @@ def test_the_container_runs_the_demo() -> None:
     for step, line in steps:
         if step == "RUN":
             assert subprocess.run(["sh", "-n", "-c", line], check=False).returncode == 0
+
+
+def test_a_folder_of_the_packages_name_does_not_hide_it(tmp_path: Path) -> None:
+    """As that of a clone, for a Python that is started beside it."""
+    (tmp_path / "univnet").mkdir()
+    command = [sys.executable, "-c", "import univnet; print(univnet.Vocoder.__name__)"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.stdout == "Vocoder\n", ran.stderr

@@ -1,7 +1,6 @@
 """The ``evaluate`` verb: how good vocoders sound, in the field's metrics, on the same recordings."""
 
 import argparse
-import os
 import tempfile
 import textwrap
 import warnings
@@ -23,6 +22,7 @@ from univnet.cli.synthesize import WEIGHT_FILES, load_vocoder
 from univnet.common.files import remove_partial, write_text
 from univnet.common.folders import cannot_write_to
 from univnet.common.mistakes import Mistakes
+from univnet.common.processes import available_processors
 from univnet.data import AudioFile, check_files, read_manifest, scan_folder
 from univnet.metrics import METRICS, TABLE, choose
 from univnet.metrics.base import MissingPackageError
@@ -168,7 +168,11 @@ def _parser() -> VerbParser:
     )
     add = parser.group("The work itself, and its report")
     add(
-        "--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: one per processor core)"
+        "--jobs",
+        type=int,
+        default=available_processors(),
+        metavar="N",
+        help="processes (default: one per processor that may be used)",
     )
     add("--device", default="cpu", metavar="NAME", help="torch device of the checkpoints, such as cuda")
     add("--embed", type=int, default=20, metavar="N", help="number of recordings to hear on the report's page")

@@ -12,6 +12,7 @@ from univnet.cli.help.verb_parser import VerbParser
 from univnet.cli.messages import UsageError
 from univnet.common.files import NO_ROOM, written_whole
 from univnet.common.folders import cannot_write_to
+from univnet.common.processes import available_processors
 from univnet.data.corpora import CORPORA, Source, find_sources, read_metadata
 from univnet.data.preparing import (
     DOWNLOADS,
@@ -142,9 +143,9 @@ def _parser() -> VerbParser:
     add(
         "--workers",
         type=int,
-        default=os.cpu_count() or 1,
+        default=available_processors(),
         metavar="N",
-        help="processes, 0 for none but this one (default: one per processor core)",
+        help="processes, 0 for none but this one (default: one per processor that may be used)",
     )
     add("--quiet", action="store_true", help="show no progress bar")
     return parser
