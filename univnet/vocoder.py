@@ -90,19 +90,22 @@ class Vocoder(nn.Module):
         vocoder.about = about
         return vocoder
 
-    def save_pretrained(self, folder: str | PathLike[str], about: Mapping[str, Any] | None = None) -> Path:
+    def save_pretrained(
+        self, folder: str | PathLike[str], about: Mapping[str, Any] | None = None, half: bool = False
+    ) -> Path:
         """Write safetensors, a JSON configuration and a model card to ``folder``; return it.
 
         Args:
             folder: made where missing; ``hf upload OWNER/NAME FOLDER`` publishes it.
             about: added to ``about``, such as ``{"data": "LibriTTS", "license": "cc-by-4.0"}``.
+            half: write the weights in 16 bits, half the size; they are float32 again when they are read.
 
         Raises:
-            ValueError: ``folder`` is a file, or ``about`` has what no card knows.
+            ValueError: ``folder`` is a file, ``about`` has what no card knows, or a weight does not fit into 16 bits.
         """
         from univnet.weights.folder import save_folder
 
-        return save_folder(folder, self.generator, self.mel, {**self.about, **(about or {})})
+        return save_folder(folder, self.generator, self.mel, {**self.about, **(about or {})}, half)
 
     @property
     def sample_rate(self) -> int:

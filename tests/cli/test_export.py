@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 import torch
+from safetensors.torch import load_file
 from support.checkpoints import save, small_univnet
 from support.small import write_config
 
@@ -56,6 +57,16 @@ def test_a_folder_holds_the_weights_that_are_asked_for(checkpoint: Path, weights
     assert "| trained on | Speech |" in card
     again = export(folder, "folder", tmp_path / "again")  # a folder is a source, too, with its discriminators
     assert (again / "discriminator.safetensors").read_bytes() == (folder / "discriminator.safetensors").read_bytes()
+
+
+def test_a_folder_of_half_the_size_holds_both_players(checkpoint: Path, tmp_path: Path) -> None:
+    full, half = (
+        export(checkpoint, "folder", tmp_path / "full"),
+        export(checkpoint, "folder", tmp_path / "half", "--half"),
+    )
+    for name in ("model.safetensors", "discriminator.safetensors"):
+        for key, weight in load_file(full / name).items():
+            assert torch.equal(load_file(half / name)[key], weight.half())
 
 
 def test_a_published_folder_is_vocoded_with(checkpoint: Path, tmp_path: Path) -> None:
@@ -126,6 +137,7 @@ def test_what_cannot_be_exported_is_told_and_nothing_written(
     assert "discriminator.mpd.discriminators.mpd_2.conv_post has another shape" in failing(*argv, "--to", "mindslab")
     assert "needs noise_channels and predictor_channels to be equal" in failing(*argv, "--to", "transformers")
     assert "invalid choice: 'tflite'" in failing(*argv, "--to", "tflite")
+    assert "--half is for --to folder alone" in failing(*argv, "--to", "onnx", "--half")
     assert not (tmp_path / "x").exists()
     (tmp_path / "x").write_text("mine")
     assert "--to folder writes a folder, which" in failing(*argv, "--to", "folder")

@@ -57,6 +57,22 @@ def test_what_was_saved_speaks_as_before(vocoder: Vocoder, folder: Path) -> None
     assert (again / WEIGHTS).read_bytes() == (folder / WEIGHTS).read_bytes()
 
 
+def test_half_the_size_is_rounded_and_float32_again_when_read(vocoder: Vocoder, folder: Path, tmp_path: Path) -> None:
+    half, mel = vocoder.save_pretrained(tmp_path / "half", half=True), torch.randn(1, 20, 30)
+    assert (half / WEIGHTS).stat().st_size < 0.6 * (folder / WEIGHTS).stat().st_size
+    loaded = Vocoder.from_pretrained(half)
+    for name, weight in vocoder.generator.state_dict().items():
+        assert torch.equal(loaded.generator.state_dict()[name], torch.from_numpy(weight.numpy().astype("f2")).float())
+    torch.testing.assert_close(loaded(mel), vocoder(mel), rtol=0, atol=1e-2)
+
+
+def test_what_sixteen_bits_cannot_hold_is_refused(tmp_path: Path) -> None:
+    large = make(**GENERATOR)
+    large.generator.conv_post.bias.fill_(1e5)
+    with pytest.raises(ValueError, match=r"conv_post\.bias has values that float16 cannot hold"):
+        large.save_pretrained(tmp_path / "half", half=True)
+
+
 def test_the_card_tells_what_is_known(folder: Path) -> None:
     card = ModelCard.load(folder / CARD)
     assert card.data.license == "cc-by-4.0"

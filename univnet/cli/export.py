@@ -29,6 +29,8 @@ def run(argv: Sequence[str]) -> None:
     """
     options = _parser().parse_args(argv)
     target: Path = options.output
+    if options.half and options.to != "folder":
+        raise UsageError(f"--half is for --to folder alone: leave it out with --to {options.to}")
     if target.exists() and target.is_dir() != (options.to in FOLDERS):
         wanted = "folder" if options.to in FOLDERS else "file"
         raise UsageError(f"--to {options.to} writes a {wanted}, which {target} is not: name another --output")
@@ -39,7 +41,7 @@ def run(argv: Sequence[str]) -> None:
         raise UsageError(mistake)
     source = read_weights(options.checkpoint, options.weights)
     told = {name: getattr(options, name) for name in ("data", "license") if getattr(options, name)}
-    print(export(source, options.to, target, told))
+    print(export(source, options.to, target, told, options.half))
 
 
 def _parser() -> VerbParser:
@@ -67,14 +69,17 @@ def _parser() -> VerbParser:
         default="auto",
         help="which weights, auto: averaged ones if there are any",
     )
-    add = parser.group("For the model card of --to folder")
-    add("--data", metavar="TEXT", help="what it was trained on")
-    add("--license", metavar="NAME", help="licence of the weights, such as cc-by-4.0")
+    add = parser.group("For --to folder")
+    add("--data", metavar="TEXT", help="for the model card: what it was trained on")
+    add("--license", metavar="NAME", help="for the model card: licence of the weights, such as cc-by-4.0")
+    add("--half", action="store_true", help="weights in 16 bits, half the size")
     return parser
 
 
-def export(source: Weights, to: str, target: Path, about: dict[str, str] | None = None) -> Path:
+def export(source: Weights, to: str, target: Path, about: dict[str, str] | None = None, half: bool = False) -> Path:
     """Write ``source`` to ``target`` in the form ``to``, a key of ``TARGETS``; return ``target``.
+
+    ``about`` and ``half`` are for a folder, see ``Vocoder.save_pretrained``.
 
     Raises:
         ValueError: it cannot be expressed there.
@@ -92,8 +97,8 @@ def export(source: Weights, to: str, target: Path, about: dict[str, str] | None 
         return write_transformers(target, vocoder.generator, mel)
     if to == "folder":
         vocoder.about = source.about
-        vocoder.save_pretrained(target, about)
-        save_discriminator(target, source.discriminator, source.discriminator_config)
+        vocoder.save_pretrained(target, about, half)
+        save_discriminator(target, source.discriminator, source.discriminator_config, half)
         return target
     from univnet.weights.graph import write_onnx, write_program
 

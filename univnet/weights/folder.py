@@ -15,7 +15,7 @@ from univnet.common.files import NO_ROOM, write_text
 from univnet.convert import plain_state_dict
 from univnet.models import BaseGenerator, generator_class, generator_name
 from univnet.weights.reading import build_generator, build_mel, check_tensors, read_json, read_safetensors
-from univnet.weights.writing import write_safetensors
+from univnet.weights.writing import halved, write_safetensors
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 JUDGES, JUDGES_CONFIG = "discriminator.safetensors", "discriminator.json"
@@ -38,6 +38,7 @@ def save_folder(
     generator: BaseGenerator,
     mel: LogMelSpectrogram,
     about: Mapping[str, Any] | None = None,
+    half: bool = False,
 ) -> Path:
     """Write ``model.safetensors``, ``config.json`` and ``README.md`` (a model card) to ``folder``.
 
@@ -47,12 +48,13 @@ def save_folder(
         mel: the mel-spectrogram it was trained on.
         about: what the card tells, all optional: ``data``, ``license`` (an SPDX identifier), ``updates``,
             ``weights`` (raw or averaged) and ``metrics`` (a mapping of names to numbers).
+        half: write the weights in 16 bits, half the size; they are float32 again when they are read.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: ``folder`` is a file, or ``about`` has something else.
+        ValueError: ``folder`` is a file, ``about`` has something else, or a weight does not fit into 16 bits.
     """
     folder, about = Path(folder), dict(about or {})
     if folder.exists() and not folder.is_dir():
@@ -67,7 +69,8 @@ def save_folder(
         "about": about,
     }
     text = json.dumps(config, indent=2, allow_nan=False, ensure_ascii=False) + "\n"  # first: it may not be writable
-    write_safetensors(folder / WEIGHTS, plain_state_dict(generator))
+    state = plain_state_dict(generator)
+    write_safetensors(folder / WEIGHTS, halved(state) if half else state)
     write_text(folder / CONFIG, text)
     write_text(folder / CARD, model_card(generator, mel, about))
     return folder
@@ -101,10 +104,12 @@ def read_folder(folder: str | PathLike[str]) -> Published:
     return Published(generator, build_mel(config.get("mel"), generator, str(folder / CONFIG)), dict(about or {}))
 
 
-def save_discriminator(folder: Path, state: Mapping[str, Tensor], config: Mapping[str, Any] | None) -> None:
+def save_discriminator(
+    folder: Path, state: Mapping[str, Tensor], config: Mapping[str, Any] | None, half: bool = False
+) -> None:
     """Write a discriminator beside the generator in place of the one there: its weights, and how it is built if known.
 
-    Without weights there is none afterwards.
+    Without weights there is none afterwards. ``half`` as in ``save_folder``.
     """
     for name in (JUDGES, JUDGES_CONFIG):
         (folder / name).unlink(missing_ok=True)
@@ -112,7 +117,7 @@ def save_discriminator(folder: Path, state: Mapping[str, Tensor], config: Mappin
         return
     if config is not None:
         write_text(folder / JUDGES_CONFIG, json.dumps(config, indent=2, allow_nan=False) + "\n")
-    write_safetensors(folder / JUDGES, state)
+    write_safetensors(folder / JUDGES, halved(state) if half else state)
 
 
 def read_discriminator(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:

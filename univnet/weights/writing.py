@@ -17,3 +17,16 @@ def write_safetensors(path: str | PathLike[str], state: Mapping[str, Tensor]) ->
     with written_whole(path) as partial:
         partial.write_bytes(content)
     return Path(path)
+
+
+def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return ``state`` with its floating-point tensors in 16 bits (float16): half the size, rounded to 3 digits.
+
+    Raises:
+        ValueError: a value is larger than float16 holds.
+    """
+    half = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    for name, tensor in half.items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{name} has values that float16 cannot hold: write the weights in full")
+    return half
