@@ -30,7 +30,7 @@ def rows(scale: Scale) -> Iterator[Row]:
                 frames = round(seconds * mel.sample_rate / mel.hop_length)
                 given = torch.randn(batch, mel.n_mels, frames, device=scale.device)
                 ways: dict[str, Callable[[Tensor], Any]] = {
-                    f"chunks of {CHUNK_FRAMES}": vocoder,
+                    f"chunks of {CHUNK_FRAMES}": partial(vocoder, chunk_frames=CHUNK_FRAMES),
                     "chunks of 4096": partial(vocoder, chunk_frames=4096),
                     "whole": partial(vocoder, chunk_frames=None),
                 }
