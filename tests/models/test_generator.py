@@ -115,14 +115,17 @@ def test_packed_kernels_are_those_of_the_plain_convolution(batch, frames):
     torch.testing.assert_close(generator(mel, noise), expected, rtol=0, atol=1e-5)
 
 
-def test_a_frozen_generator_gives_the_mel_its_gradient():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])  # packed kernels, and matrix products
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_frozen_generator_gives_the_mel_its_gradient(dtype, mode):
     torch.manual_seed(0)
-    generator, mel, noise = Generator(**SMALL), torch.randn(1, 5, 9, requires_grad=True), torch.randn(1, 4, 9)
+    generator = Generator(**SMALL).to(dtype)
+    mel, noise = torch.randn(1, 5, 9, dtype=dtype, requires_grad=True), torch.randn(1, 4, 9, dtype=dtype)
     [expected] = torch.autograd.grad(generator(mel, noise).square().mean(), mel)
     generator.remove_weight_norm()
     generator.requires_grad_(False)
-    with torch.no_grad():
-        generator(mel, noise)  # its kernels are packed now
+    with mode():
+        generator(mel, noise)  # from here on its kernels are kept
     [gradient] = torch.autograd.grad(generator(mel, noise).square().mean(), mel)
     torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-8)
 

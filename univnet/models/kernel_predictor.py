@@ -100,8 +100,9 @@ class KernelPredictor(nn.Module):
         storages = (StorageWeakRef(each.untyped_storage()) for each in (weight, bias))
         key = (*storages, weight.data_ptr(), weight._version, bias.data_ptr(), bias._version, packed)
         if self._frozen is None or self._frozen[0] != key:
-            rows = self._reordered(weight)
-            self._frozen = key, tuple(map(_packed, rows)) if packed else rows, self._reordered(bias)
+            with torch.inference_mode(False), torch.no_grad():  # what inference mode makes, autograd refuses later
+                rows = self._reordered(weight)
+                self._frozen = key, tuple(map(_packed, rows)) if packed else rows, self._reordered(bias)
         return self._frozen[1:]
 
     def _reordered(self, rows: Tensor) -> Tensors:
