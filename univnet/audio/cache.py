@@ -16,7 +16,7 @@ from torch import Tensor
 from univnet.audio.io import AudioReader, check_place, read_segment, repaired
 from univnet.audio.resampling import Resampling, resampled_length
 from univnet.common.files import remove_partial, written_whole
-from univnet.common.processes import available_processors
+from univnet.common.processes import reading_threads
 
 log = logging.getLogger(__name__)
 
@@ -154,7 +154,7 @@ class MemoryCache:
 
     def __init__(self, paths: Iterable[str | os.PathLike[str]], workers: int | None = None) -> None:
         names = list(dict.fromkeys(str(os.fspath(path)) for path in paths))
-        with ThreadPoolExecutor(workers or min(16, available_processors())) as pool:
+        with ThreadPoolExecutor(workers or reading_threads()) as pool:
             forms = dict(zip(names, pool.map(_form, names), strict=True))
             self._places: dict[str, tuple[int, _Form]] = {}
             total = 0

@@ -1,4 +1,4 @@
-"""Padding of a signal's ends whose gradient is the same in every run, on a GPU too."""
+"""Padding and cutting of a signal's ends; the gradient of the padding is the same in every run, on a GPU too."""
 
 from typing import Literal
 
@@ -40,3 +40,8 @@ def _joined(x: Tensor, left: int, right: int, mode: str) -> Tensor:
     # Split first: the backward of a split joins once, where that of each slice would fill a tensor of zeros.
     first, middle, last = x.split([left + 1, samples - left - right - 2, right + 1], -1)
     return torch.cat([first[..., 1:].flip(-1), first, middle, last, last[..., :-1].flip(-1)], -1)
+
+
+def cut_ends(x: Tensor, left: int, right: int, dim: int = -1) -> Tensor:
+    """Return ``x`` without its first ``left`` and its last ``right`` values along ``dim``; the memory is shared."""
+    return x.narrow(dim, left, x.shape[dim] - left - right) if left or right else x

@@ -24,3 +24,8 @@ def available_processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def reading_threads() -> int:
+    """Return how many threads read files best: one per processor, but no more than a disk can serve."""
+    return min(16, available_processors())

@@ -13,7 +13,7 @@ import numpy as np
 
 from univnet.audio import AudioReader, LogMelSpectrogram, MelFormat, shown
 from univnet.audio.io import TruncatedAudioError
-from univnet.common.processes import available_processors
+from univnet.common.processes import reading_threads
 from univnet.data.manifest import AudioFile
 from univnet.data.mels import Grid, fault_of_values, load_mel, refuse_doubtful
 
@@ -59,7 +59,7 @@ def check_files(
             like.
     """
     grid = None if mel is None else Grid.of(mel, mel_format)
-    with ThreadPoolExecutor(workers or min(16, available_processors())) as pool:
+    with ThreadPoolExecutor(workers or reading_threads()) as pool:
         checked = list(
             pool.map(lambda file: check_file(file, check, None if mel is None else mel.sample_rate, grid), files)
         )

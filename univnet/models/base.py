@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from univnet.common.padding import cut_ends
 from univnet.models.weight_norm import fold_weight_norm
 
 
@@ -50,8 +51,7 @@ def cut_audio(generator: BaseGenerator, mel: Tensor, noise: Tensor, left: int, r
     if generator.cuts:
         audio: Tensor = generator(mel, noise, cut=(left, right))
         return audio
-    hop = generator.hop_length
-    return generator(mel, noise)[..., left * hop : (mel.shape[2] - right) * hop]
+    return cut_ends(generator(mel, noise), left * generator.hop_length, right * generator.hop_length)
 
 
 class BaseDiscriminator(nn.Module, ABC):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from univnet.common.mistakes import Mistakes
-from univnet.common.padding import pad_ends
+from univnet.common.padding import cut_ends, pad_ends
 from univnet.models.base import BaseGenerator
 from univnet.models.kernel_predictor import KernelPredictor
 from univnet.models.lvc_block import LVCBlock
@@ -170,10 +170,10 @@ class Generator(BaseGenerator):
         x, frame, lacks = self.conv_pre(noise), 1, (0, 0)  # samples per frame of x, and frames that it lacks
         for block, stride, reach in zip(self.resblocks, self._config["strides"], self._reaches, strict=True):
             left, right = (max(frames - reach, 0) for frames in cut)  # what no block from here on needs
-            x = _shortened(x, (left - lacks[0]) * frame, (right - lacks[1]) * frame)
+            x = cut_ends(x, (left - lacks[0]) * frame, (right - lacks[1]) * frame)
             x, frame, lacks = block(x, mel, left, right), frame * stride, (left, right)
         audio = torch.tanh(self.conv_post(F.leaky_relu(x, self.leaky_slope)))
-        return _shortened(audio, (cut[0] - lacks[0]) * frame, (cut[1] - lacks[1]) * frame)
+        return cut_ends(audio, (cut[0] - lacks[0]) * frame, (cut[1] - lacks[1]) * frame)
 
     def blocks_to_compile(self) -> nn.ModuleList:
         """Return the residual blocks; the first and last convolutions are not compiled."""
@@ -188,10 +188,6 @@ class _ReflectConv1d(nn.Conv1d):
         return super().forward(
             pad_ends(input, padding, padding, "reflect" if input.shape[-1] > padding else "replicate")
         )
-
-
-def _shortened(x: Tensor, left: int, right: int) -> Tensor:
-    return x[..., left : x.shape[-1] - right] if left or right else x
 
 
 def _check(mistakes: Mistakes, config: dict[str, Any]) -> None:

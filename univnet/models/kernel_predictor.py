@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from univnet.common.padding import cut_ends
 from univnet.models.lvc import grouped_is_best
 
 Tensors = tuple[Tensor, ...]
@@ -68,11 +69,11 @@ class KernelPredictor(nn.Module):
         x = F.leaky_relu(self.input_conv(mel), self.leaky_slope, inplace=True)
         for block in self.resblocks:
             x = block(x)
-        biases = _within(self.bias_conv(x), 2, left, right).unflatten(1, self.bias_shape)
+        biases = cut_ends(self.bias_conv(x), left, right).unflatten(1, self.bias_shape)
         # Frames come first in memory. Yielding layer by layer holds the kernels of only one layer at a time.
         fan_in, fan_out, size = self.kernel_shape[1:]
         products, width = not grouped_is_best(x), self.kernel_conv.kernel_size[0]
-        x = _within(F.pad(x.transpose(1, 2), (0, 0, width // 2, width // 2)), 1, left, right)
+        x = cut_ends(F.pad(x.transpose(1, 2), (0, 0, width // 2, width // 2)), left, right, dim=1)
         x = x.unfold(1, width, 1).flatten(2) if products else x.unsqueeze(1).permute(0, 3, 1, 2)  # channels last
         packed = not products and not (x.requires_grad and torch.is_grad_enabled()) and _can_pack()
         for weight, bias, layer_bias in zip(*self._by_layer(packed), biases.unbind(1), strict=True):
@@ -128,16 +129,8 @@ class _PredictorBlock(nn.Module):
         return x + F.leaky_relu(self.conv2(y), self.leaky_slope, inplace=True)
 
 
-def _within(x: Tensor, dim: int, left: int, right: int) -> Tensor:
-    return x.narrow(dim, left, x.shape[dim] - left - right) if left or right else x
-
-
-_GEOMETRY: tuple[list[int], list[int], list[int], int] = (
-    [0, 0],
-    [1, 1],
-    [1, 1],
-    1,
-)  # padding, stride, dilation, groups
+# Padding, stride, dilation and groups of the convolution along the frames.
+_GEOMETRY: tuple[list[int], list[int], list[int], int] = ([0, 0], [1, 1], [1, 1], 1)
 
 
 def _can_pack() -> bool:

@@ -15,7 +15,7 @@ from univnet.common.files import NO_ROOM, write_text
 from univnet.convert import plain_state_dict
 from univnet.models import BaseGenerator, generator_class, generator_name
 from univnet.weights.reading import build_generator, build_mel, check_tensors, read_json, read_safetensors
-from univnet.weights.writing import halved, write_safetensors
+from univnet.weights.writing import write_safetensors
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 JUDGES, JUDGES_CONFIG = "discriminator.safetensors", "discriminator.json"
@@ -69,8 +69,7 @@ def save_folder(
         "about": about,
     }
     text = json.dumps(config, indent=2, allow_nan=False, ensure_ascii=False) + "\n"  # first: it may not be writable
-    state = plain_state_dict(generator)
-    write_safetensors(folder / WEIGHTS, halved(state) if half else state)
+    write_safetensors(folder / WEIGHTS, plain_state_dict(generator), half)
     write_text(folder / CONFIG, text)
     write_text(folder / CARD, model_card(generator, mel, about))
     return folder
@@ -117,7 +116,7 @@ def save_discriminator(
         return
     if config is not None:
         write_text(folder / JUDGES_CONFIG, json.dumps(config, indent=2, allow_nan=False) + "\n")
-    write_safetensors(folder / JUDGES, halved(state) if half else state)
+    write_safetensors(folder / JUDGES, state, half)
 
 
 def read_discriminator(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
